@@ -1,0 +1,58 @@
+// Package engine is the program behind cmd/cove-runsc: gVisor's own command
+// line, and beside it a launcher that starts a sandbox from prepared parts.
+//
+// The launcher exists because the command line cannot do two things Cove needs:
+// take a network interface as a socket instead of reading a namespace's
+// configuration, and keep the writable layer on disk without a second (gofer)
+// process. It is a short-lived child because joining a version 1 cgroup moves
+// the calling process.
+//
+// Only cmd/cove-runsc imports it, and nothing else in the module links gVisor.
+// It starts no goroutines of its own.
+package engine
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"gvisor.dev/gvisor/runsc/cli/maincli"
+
+	"github.com/cove-sandbox/cove/internal/runtime/runsc/launch"
+)
+
+// Main runs the launcher if args ask for it and gVisor's command line if not.
+// gVisor ends the process itself, so only the launcher returns a status.
+func Main(args []string) int {
+	if len(args) < 2 || args[1] != launch.Verb {
+		maincli.Main()
+		return 0
+	}
+	return answer(os.Stdin, os.Stdout)
+}
+
+// answer reads a request, launches it and writes the response. The caller's
+// standard output becomes private to it: the sandbox gets /dev/null for its
+// standard streams.
+func answer(in io.Reader, out io.Writer) int {
+	var resp launch.Response
+	var req launch.Request
+	dec := json.NewDecoder(in)
+	dec.DisallowUnknownFields()
+	err := dec.Decode(&req)
+	if err == nil {
+		resp, err = start(req)
+	}
+	if err != nil {
+		resp = launch.Response{Error: err.Error()}
+	}
+	if err := json.NewEncoder(out).Encode(resp); err != nil {
+		fmt.Fprintln(os.Stderr, "writing the launcher's response:", err)
+		return 1
+	}
+	if resp.Error != "" {
+		return 1
+	}
+	return 0
+}

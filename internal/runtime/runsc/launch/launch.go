@@ -1,0 +1,53 @@
+// Package launch is what package runsc says to the engine binary and what the
+// engine answers: one JSON Request on standard input, one JSON Response on
+// standard output.
+//
+// It is not the engine: it knows nothing of gVisor, so that the server which
+// speaks it does not link the engine. Only runsc and runsc/engine import it.
+// It starts no goroutines.
+package launch
+
+import "net/netip"
+
+// Verb is the argument that selects the launcher in the engine binary. Every
+// other argument list belongs to gVisor's own command line.
+const Verb = "cove-launch"
+
+// Request describes a sandbox whose parts are already prepared on the host.
+// All paths are absolute.
+type Request struct {
+	ID       string // container id, also the name of the control socket
+	StateDir string // where the control socket is created; a short path
+	Bundle   string // directory with the OCI config.json
+
+	Rootfs     string   // EROFS image that is the root file system's lower layer
+	Images     []string // EROFS images for the spec's erofs mounts, in their order
+	UpperDir   string   // directory on whose file system the writable layer lives
+	UpperBytes int64    // size of the writable layer
+
+	Cgroups     []string // cgroup directories the sandbox lives in
+	CPUs        int      // processors the sandbox sees
+	MemoryBytes int64    // memory the sandbox sees; 0: the host's
+
+	Network  *Network // nil: loopback only
+	PanicLog string   // file that gets the engine's last words; empty: none
+	DebugLog string   // directory for the engine's debug log; empty: none
+}
+
+// Network is the interface the sandbox's own network stack takes over: a packet
+// socket on Interface in the namespace at NetNS, with addresses that need not
+// be configured there.
+type Network struct {
+	NetNS     string       // path of a network namespace
+	Interface string       // name in that namespace and inside the sandbox
+	Address   netip.Prefix // the sandbox's own address
+	Gateway   netip.Addr
+	MTU       int
+}
+
+// Response is the launcher's answer. Exactly one of Error and PID is set.
+type Response struct {
+	PID    int    // the sandbox's process on the host
+	Socket string // its control socket
+	Error  string
+}

@@ -1,0 +1,100 @@
+package cove
+
+import (
+	"maps"
+	"regexp"
+	"time"
+)
+
+// SandboxID names a sandbox for its whole life, pauses included. It is one DNS
+// label without hyphens, because "<port>-<id>" is the left-most label of the
+// sandbox's host names.
+type SandboxID string
+
+var sandboxIDPattern = regexp.MustCompile(`^[a-z0-9]{1,40}$`)
+
+// Valid reports whether id can be the identifier of a sandbox.
+func (id SandboxID) Valid() bool { return sandboxIDPattern.MatchString(string(id)) }
+
+// ExecutionID names one life of a sandbox: from start or resume to pause or
+// kill. Work meant for one life is pinned to it, so that it cannot hit the next.
+type ExecutionID string
+
+// State is where a sandbox is in its life.
+type State string
+
+// The states. A sandbox that has ended has no record and so no state.
+const (
+	Starting State = "starting" // recorded, not yet usable
+	Running  State = "running"
+	Killing  State = "killing" // being ended; what is left must be removed
+)
+
+var nextStates = map[State][]State{
+	Starting: {Running, Killing},
+	Running:  {Killing},
+	Killing:  {},
+}
+
+// CanBecome reports whether the state change from s to next is legal.
+func (s State) CanBecome(next State) bool {
+	for _, n := range nextStates[s] {
+		if n == next {
+			return true
+		}
+	}
+	return false
+}
+
+// Resources are the limits of a sandbox.
+type Resources struct {
+	CPUs     int
+	MemoryMB int // MiB
+	DiskMB   int // MiB of writable layer
+}
+
+// Spec is what a sandbox is started from: everything the node needs to know.
+type Spec struct {
+	ID        SandboxID
+	Execution ExecutionID
+	Template  TemplateID
+	Build     BuildID
+	Resources Resources
+	Env       map[string]string // visible to every process of the sandbox
+	Token     string            // access token of its envd; empty: open
+	Internet  bool              // whether it reaches the internet at all
+	EndAt     time.Time         // the node itself ends it then
+	User      string            // default user of processes and files
+	Workdir   string            // default working directory; empty: the user's home
+}
+
+// Sandbox is the record of a sandbox.
+type Sandbox struct {
+	ID        SandboxID
+	Execution ExecutionID
+	Team      TeamID
+	Template  TemplateID
+	Alias     string // name the template was asked for by; may be empty
+	Build     BuildID
+	Node      NodeID
+	State     State
+	Resources Resources
+	StartedAt time.Time // microsecond precision, UTC
+	EndAt     time.Time // microsecond precision, UTC
+	Metadata  map[string]string
+	Env       map[string]string
+	Secure    bool  // envd asks for the access token
+	Internet  *bool // as asked for; nil: not said, which means yes
+	Envd      string
+}
+
+// Clone returns a copy that shares no memory with s.
+func (s Sandbox) Clone() Sandbox {
+	s.Metadata = maps.Clone(s.Metadata)
+	s.Env = maps.Clone(s.Env)
+	if s.Internet != nil {
+		v := *s.Internet
+		s.Internet = &v
+	}
+	return s
+}
