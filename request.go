@@ -1,0 +1,48 @@
+package cove
+
+import "time"
+
+// NewSandbox is a request to start a sandbox, with every default filled in by
+// the surface that took it: the two generations of the protocol differ in them.
+type NewSandbox struct {
+	Template string        // as the caller wrote it; see ParseTemplateRef
+	Timeout  time.Duration // from the moment it runs; at least one second
+	Metadata map[string]string
+	Env      map[string]string
+	Secure   bool
+	Internet *bool // nil: not said, which means yes
+}
+
+// Order is the order of a list by start time.
+type Order string
+
+// The orders.
+const (
+	Descending Order = "desc"
+	Ascending  Order = "asc"
+)
+
+// Cursor is the position after the last sandbox of a page. Its zero value is
+// the beginning.
+type Cursor struct {
+	StartedAt time.Time
+	ID        SandboxID
+}
+
+// SandboxFilter selects sandboxes of a team.
+type SandboxFilter struct {
+	States       []State // empty: Running
+	Metadata     map[string]string
+	Template     string    // as the caller wrote it; empty: any
+	StartedAfter time.Time // inclusive, by microsecond; zero: any
+	Order        Order     // empty: Descending
+	After        Cursor
+	Limit        int // at least 1
+}
+
+// SandboxPage is one page of a list.
+type SandboxPage struct {
+	Sandboxes []Sandbox
+	Next      Cursor // zero: this is the last page
+	Running   int    // how many of the team's sandboxes run, filter or not
+}
