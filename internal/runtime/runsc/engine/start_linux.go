@@ -46,7 +46,7 @@ func start(req launch.Request) (_ launch.Response, err error) {
 	if args.MountHints, err = boot.NewPodMountHints(spec); err != nil {
 		return launch.Response{}, fmt.Errorf("mount hints: %w", err)
 	}
-	if err := detachStdio(); err != nil {
+	if err := initStdio(req.Output); err != nil {
 		return launch.Response{}, err
 	}
 
@@ -147,14 +147,18 @@ func joinCgroups(dirs []string) error {
 	return nil
 }
 
-// detachStdio points the process's standard streams, which the sandbox's init
-// inherits, at /dev/null. The response goes to the original output, which the
-// caller of answer holds.
-func detachStdio() error {
+// initStdio points the process's standard streams, which the sandbox's init
+// inherits, at /dev/null and at the descriptor the caller gave for output. The
+// response goes to the original output, which the caller of answer holds.
+func initStdio(output bool) error {
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	os.Stdin, os.Stdout, os.Stderr = null, null, null
+	if output {
+		f := os.NewFile(launch.OutputFD, "output")
+		os.Stdout, os.Stderr = f, f
+	}
 	return nil
 }

@@ -13,6 +13,10 @@ import "net/netip"
 // other argument list belongs to gVisor's own command line.
 const Verb = "cove-launch"
 
+// OutputFD is the launcher's file descriptor that becomes the standard output
+// and error of the sandbox's init if the request says Output.
+const OutputFD = 3
+
 // Request describes a sandbox whose parts are already prepared on the host.
 // All paths are absolute.
 type Request struct {
@@ -30,6 +34,7 @@ type Request struct {
 	MemoryBytes int64    // memory the sandbox sees; 0: the host's
 
 	Network  *Network // nil: loopback only
+	Output   bool     // OutputFD is open
 	PanicLog string   // file that gets the engine's last words; empty: none
 	DebugLog string   // directory for the engine's debug log; empty: none
 }

@@ -1,0 +1,128 @@
+package runsc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/runtime"
+	"github.com/cove-sandbox/cove/internal/runtime/runsc/launch"
+)
+
+// maxStderr is how much of a failed launcher's complaint is kept for the log.
+const maxStderr = 16 << 10
+
+// launch runs the launcher and returns what it started. If ctx ends first, the
+// launcher and whatever it started are killed.
+func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) (launch.Response, error) {
+	const op = "runsc.launch"
+	req := launch.Request{
+		ID: spec.ID, StateDir: r.cfg.StateDir, Bundle: bundle,
+		Rootfs: spec.Rootfs, UpperDir: spec.Dir, UpperBytes: spec.DiskBytes,
+		Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
+		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, "panic.log"),
+	}
+	for _, image := range spec.Images {
+		req.Images = append(req.Images, image.Source)
+	}
+	if n := spec.Network; n != nil {
+		req.Network = &launch.Network{NetNS: n.NetNS, Interface: n.Interface, Address: n.Address, Gateway: n.Gateway, MTU: n.MTU}
+	}
+	input, err := json.Marshal(req)
+	if err != nil {
+		return launch.Response{}, err
+	}
+
+	cmd := exec.CommandContext(ctx, r.cfg.Engine, launch.Verb)
+	var stdout bytes.Buffer
+	stderr := &tail{max: maxStderr}
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, stderr
+	cmd.Env = []string{"TMPDIR=" + os.TempDir()} // nothing of the server's environment reaches the engine
+	if spec.Output != nil {
+		cmd.ExtraFiles = []*os.File{spec.Output} // launch.OutputFD
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = 2 * time.Second
+	runErr := cmd.Run()
+
+	var resp launch.Response
+	if err := json.Unmarshal(stdout.Bytes(), &resp); err != nil {
+		resp.Error = fmt.Sprintf("no answer: %v", err)
+	}
+	if runErr == nil && resp.Error == "" {
+		return resp, nil
+	}
+	cause := fmt.Errorf("launcher: %s (%w): %s", resp.Error, errors.Join(runErr, ctx.Err()), stderr)
+	cause = errors.Join(cause, r.killLeftover(spec.ID))
+	switch {
+	case errors.Is(runErr, os.ErrNotExist) || errors.Is(runErr, os.ErrPermission):
+		return launch.Response{}, cove.E(cove.Unavailable, op, cause, "the sandbox engine is missing on the server: run \"make build\" or reinstall cove")
+	case ctx.Err() != nil:
+		return launch.Response{}, cove.E(cove.DeadlineExceeded, op, cause, "the sandbox did not start in time; try again")
+	}
+	return launch.Response{}, failure(op, cause, "the sandbox could not be started")
+}
+
+// killLeftover ends an engine whose launcher died before it could say so. The
+// engine carries its sandbox's control socket in its arguments only as a file
+// descriptor, so it is found by its last argument, the identifier.
+func (r *Runtime) killLeftover(id string) error {
+	pids, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, path := range pids {
+		line, err := os.ReadFile(path)
+		if err != nil {
+			continue // the process has ended
+		}
+		args := bytes.Split(bytes.TrimSuffix(line, []byte{0}), []byte{0})
+		if string(args[0]) != "runsc-sandbox" || string(args[len(args)-1]) != id {
+			continue
+		}
+		var pid int
+		if _, err := fmt.Sscanf(path, "/proc/%d/cmdline", &pid); err != nil {
+			continue
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, removeSocket(filepath.Join(r.cfg.StateDir, "runsc-"+id+".sock")))
+	return errors.Join(errs...)
+}
+
+// failure classifies an error of the host for the caller.
+func failure(op string, err error, msg string) error {
+	if errors.Is(err, syscall.ENOSPC) || bytes.Contains([]byte(err.Error()), []byte("no space left on device")) {
+		return cove.E(cove.NoSpace, op, err, "the server's disk is full: free space in its data directory")
+	}
+	return cove.E(cove.Internal, op, err, "%s; the server's log says why", msg)
+}
+
+// tail keeps the last max bytes written to it.
+type tail struct {
+	max int
+	buf []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.buf = append(t.buf, p...)
+	if over := len(t.buf) - t.max; over > 0 {
+		t.buf = append(t.buf[:0], t.buf[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string { return string(t.buf) }

@@ -1,0 +1,84 @@
+// Package runtime is the contract for running one prepared sandbox: boot it,
+// find it again after the server was restarted, end it.
+//
+// It is not a lifecycle: network, cgroup and directories are prepared and taken
+// away by the caller. Implementations are runsc (gVisor) and runtimetest.Fake;
+// both pass runtimetest. The contract may be imported by everything above the
+// ground packages, an implementation only by package server and by tests.
+package runtime
+
+import (
+	"context"
+	"net/netip"
+	"os"
+)
+
+// A Runtime boots sandboxes. Its methods may be called concurrently.
+type Runtime interface {
+	// Start boots the sandbox and starts its init process. It returns once init
+	// runs, not once it is ready. On an error nothing of the sandbox is left.
+	Start(ctx context.Context, spec Spec) (Process, error)
+
+	// Adopt returns the process of a sandbox that an earlier server started.
+	// A sandbox that has ended is a cove.NotFound error, after what a sandbox's
+	// sudden end leaves behind (its control socket) was removed.
+	Adopt(ctx context.Context, h Handle) (Process, error)
+}
+
+// A Process is a booted sandbox on this host.
+type Process interface {
+	// Handle returns what Adopt needs.
+	Handle() Handle
+
+	// Done is closed when the sandbox has ended, by itself or by Kill.
+	Done() <-chan struct{}
+
+	// Kill ends the sandbox at once and returns when its process is gone and
+	// nothing is left of it. Killing an ended sandbox is not an error. The
+	// error is cove.DeadlineExceeded if ctx ends first.
+	Kill(ctx context.Context) error
+}
+
+// Handle finds a running sandbox again. It is stored on disk as JSON.
+type Handle struct {
+	ID     string `json:"id"`
+	PID    int    `json:"pid"`
+	Start  string `json:"start"` // the process's start time in the kernel's words; tells a reused PID
+	Socket string `json:"socket"`
+}
+
+// Spec says what to boot. Paths are on the host and absolute.
+type Spec struct {
+	ID       string
+	Dir      string // a directory of the sandbox's own, on the disk that holds its writable layer
+	Rootfs   string // EROFS image
+	Images   []Image
+	Args     []string
+	Env      []string // "NAME=value"
+	Hostname string
+
+	CPUs        int
+	MemoryBytes int64 // what the sandbox sees; the limit is the cgroup's
+	DiskBytes   int64 // size of the writable layer
+	Cgroups     []string
+	Network     *Network // nil: loopback only
+
+	// Output is the standard output and error of init; nil: discarded. The
+	// caller may close it as soon as Start has returned.
+	Output *os.File
+}
+
+// Image is an EROFS image mounted read-only inside the sandbox.
+type Image struct {
+	Source      string
+	Destination string
+}
+
+// Network is the interface the sandbox takes over; see package network.
+type Network struct {
+	NetNS     string // path of a network namespace
+	Interface string
+	Address   netip.Prefix
+	Gateway   netip.Addr
+	MTU       int
+}

@@ -1,0 +1,125 @@
+package runtimetest
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/runtime"
+)
+
+// Host is the machine on which fakes run their sandboxes. Several Fakes may
+// share one, as several lives of a server share a machine.
+type Host struct {
+	mu        sync.Mutex
+	nextPID   int
+	processes map[int]*fakeProcess // guarded by mu
+}
+
+// NewHost returns a machine on which nothing runs.
+func NewHost() *Host { return &Host{nextPID: 1, processes: map[int]*fakeProcess{}} }
+
+// Running returns how many sandboxes of the given identifier run.
+func (h *Host) Running(id string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	n := 0
+	for _, p := range h.processes {
+		if p.handle.ID == id {
+			n++
+		}
+	}
+	return n
+}
+
+// Crash ends the sandbox with the given identifier as its own fault would.
+func (h *Host) Crash(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for pid, p := range h.processes {
+		if p.handle.ID == id {
+			delete(h.processes, pid)
+			close(p.done)
+		}
+	}
+}
+
+// Fake is a runtime.Runtime whose sandboxes are entries of a map. Their init
+// writes Ready and waits.
+type Fake struct {
+	Host *Host
+	// Ready is what init writes. Empty: "ready\n".
+	Ready string
+	// Fail, if set, is asked before each start; its error is the start's.
+	Fail func(runtime.Spec) error
+}
+
+var _ runtime.Runtime = (*Fake)(nil)
+
+// Start implements runtime.Runtime. A spec without a root file system fails.
+func (f *Fake) Start(ctx context.Context, spec runtime.Spec) (runtime.Process, error) {
+	const op = "runtimetest.Start"
+	if ctx.Err() != nil {
+		return nil, cove.E(cove.DeadlineExceeded, op, ctx.Err(), "the sandbox did not start in time; try again")
+	}
+	if spec.Rootfs == "" {
+		return nil, cove.E(cove.Internal, op, nil, "the sandbox could not be started")
+	}
+	if f.Fail != nil {
+		if err := f.Fail(spec); err != nil {
+			return nil, err
+		}
+	}
+	if spec.Output != nil {
+		ready := f.Ready
+		if ready == "" {
+			ready = "ready\n"
+		}
+		if _, err := spec.Output.WriteString(ready); err != nil {
+			return nil, err
+		}
+	}
+	h := f.Host
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	pid := h.nextPID
+	h.nextPID++
+	p := &fakeProcess{host: h, done: make(chan struct{}), handle: runtime.Handle{
+		ID: spec.ID, PID: pid, Start: strconv.Itoa(pid), Socket: "socket-" + spec.ID,
+	}}
+	h.processes[pid] = p
+	return p, nil
+}
+
+// Adopt implements runtime.Runtime.
+func (f *Fake) Adopt(_ context.Context, handle runtime.Handle) (runtime.Process, error) {
+	f.Host.mu.Lock()
+	defer f.Host.mu.Unlock()
+	p, ok := f.Host.processes[handle.PID]
+	if !ok || p.handle.Start != handle.Start {
+		return nil, cove.E(cove.NotFound, "runtimetest.Adopt", errors.New("no such process"), "the sandbox has ended")
+	}
+	return p, nil
+}
+
+type fakeProcess struct {
+	host   *Host
+	handle runtime.Handle
+	done   chan struct{} // closed when it leaves host.processes
+}
+
+func (p *fakeProcess) Handle() runtime.Handle { return p.handle }
+
+func (p *fakeProcess) Done() <-chan struct{} { return p.done }
+
+func (p *fakeProcess) Kill(context.Context) error {
+	p.host.mu.Lock()
+	defer p.host.mu.Unlock()
+	if _, ok := p.host.processes[p.handle.PID]; ok {
+		delete(p.host.processes, p.handle.PID)
+		close(p.done)
+	}
+	return nil
+}

@@ -1,0 +1,195 @@
+// Package runtimetest holds the examination that every runtime.Runtime passes,
+// and Fake, a runtime without sandboxes that passes it too.
+//
+// It is for tests; nothing else may import it.
+package runtimetest
+
+import (
+	"bufio"
+	"context"
+	"os"
+	"testing"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/runtime"
+)
+
+// Bench is what the suite needs to examine a runtime.
+type Bench struct {
+	// Open returns the runtime; a second call returns one that knows nothing
+	// of what the first started, as after a restart of the server.
+	Open func(t *testing.T) runtime.Runtime
+	// Spec returns a sandbox whose init writes the line "ready" to its output
+	// and then waits for ever.
+	Spec func(t *testing.T, id string) runtime.Spec
+	// Broken returns a sandbox that cannot start.
+	Broken func(t *testing.T, id string) runtime.Spec
+	// Left lists what the host still holds of a sandbox: processes, sockets,
+	// files. It may be asked about sandboxes that never were.
+	Left func(t *testing.T, id string) []string
+}
+
+// bound is how long a step may take before the suite gives up on it.
+const bound = 30 * time.Second
+
+// Run runs the suite.
+func Run(t *testing.T, b Bench) {
+	for name, test := range map[string]func(*testing.T, Bench){
+		"start runs init and shows its output":          startShowsOutput,
+		"start of a broken sandbox leaves nothing":      brokenLeavesNothing,
+		"start under an ended context leaves nothing":   cancelledLeavesNothing,
+		"kill ends it, closes done and leaves nothing":  killLeavesNothing,
+		"adopt finds a sandbox that an earlier one ran": adoptFinds,
+		"adopt of an ended sandbox is not found":        adoptOfEnded,
+		"adopt of a reused pid is not found":            adoptOfReusedPID,
+		"one sandbox's end does not touch another":      independent,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, b) })
+	}
+}
+
+func start(t *testing.T, rt runtime.Runtime, spec runtime.Spec) runtime.Process {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	spec.Output = w
+	p, err := rt.Start(ctx, spec)
+	w.Close()
+	if err != nil {
+		t.Fatalf("start: %v", err)
+	}
+	t.Cleanup(func() { kill(t, p) })
+	if err := r.SetReadDeadline(time.Now().Add(bound)); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(r).ReadString('\n'); line != "ready\n" {
+		t.Fatalf("init's first line is %q (%v), want ready", line, err)
+	}
+	return p
+}
+
+func kill(t *testing.T, p runtime.Process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), bound)
+	defer cancel()
+	if err := p.Kill(ctx); err != nil {
+		t.Errorf("kill: %v", err)
+	}
+}
+
+func wantGone(t *testing.T, b Bench, p runtime.Process, id string) {
+	t.Helper()
+	if p != nil {
+		select {
+		case <-p.Done():
+		default:
+			t.Error("done is not closed")
+		}
+	}
+	if left := b.Left(t, id); len(left) > 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func alive(p runtime.Process) bool {
+	select {
+	case <-p.Done():
+		return false
+	default:
+		return true
+	}
+}
+
+func startShowsOutput(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtoutput"))
+	if !alive(p) {
+		t.Error("it ended by itself")
+	}
+	if h := p.Handle(); h.ID != "rtoutput" {
+		t.Errorf("handle = %+v", h)
+	}
+}
+
+func brokenLeavesNothing(t *testing.T, b Bench) {
+	p, err := b.Open(t).Start(t.Context(), b.Broken(t, "rtbroken"))
+	if err == nil {
+		kill(t, p)
+		t.Fatal("a broken sandbox started")
+	}
+	if kind, msg := cove.Describe(err); msg == "" || msg == "internal error" {
+		t.Errorf("the caller is told nothing: %v %q", kind, msg)
+	}
+	wantGone(t, b, nil, "rtbroken")
+}
+
+func cancelledLeavesNothing(t *testing.T, b Bench) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if p, err := b.Open(t).Start(ctx, b.Spec(t, "rtcancelled")); err == nil {
+		kill(t, p)
+		t.Fatal("it started under an ended context")
+	}
+	wantGone(t, b, nil, "rtcancelled")
+}
+
+func killLeavesNothing(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtkill"))
+	kill(t, p)
+	wantGone(t, b, p, "rtkill")
+	kill(t, p) // killing an ended sandbox is not an error
+}
+
+func adoptFinds(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtadopt"))
+	again, err := b.Open(t).Adopt(t.Context(), p.Handle())
+	if err != nil {
+		t.Fatalf("adopt: %v", err)
+	}
+	if again.Handle() != p.Handle() {
+		t.Errorf("handle = %+v, want %+v", again.Handle(), p.Handle())
+	}
+	kill(t, again)
+	select {
+	case <-p.Done():
+	case <-time.After(bound):
+		t.Error("the first view of the sandbox did not see its end")
+	}
+	wantGone(t, b, again, "rtadopt")
+}
+
+func adoptOfEnded(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtended"))
+	kill(t, p)
+	if _, err := b.Open(t).Adopt(t.Context(), p.Handle()); !cove.Is(err, cove.NotFound) {
+		t.Errorf("err = %v, want not found", err)
+	}
+	wantGone(t, b, p, "rtended")
+}
+
+func adoptOfReusedPID(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtreused"))
+	h := p.Handle()
+	h.Start += "0" // another process under the same number
+	h.Socket = ""
+	if _, err := b.Open(t).Adopt(t.Context(), h); !cove.Is(err, cove.NotFound) {
+		t.Errorf("err = %v, want not found", err)
+	}
+	if !alive(p) {
+		t.Error("the other process was touched")
+	}
+}
+
+func independent(t *testing.T, b Bench) {
+	rt := b.Open(t)
+	one, two := start(t, rt, b.Spec(t, "rtone")), start(t, rt, b.Spec(t, "rttwo"))
+	kill(t, one)
+	if !alive(two) {
+		t.Error("the other sandbox ended too")
+	}
+}
