@@ -1,0 +1,99 @@
+// Package store is the contract for the records of an installation: teams,
+// keys, templates, builds, sandboxes. The store is the truth; what a node keeps
+// on disk serves only to find its running sandboxes again.
+//
+// It holds no SQL; implementations (sqlite) do, and each passes storetest. An
+// error is a *cove.Error whose kind says what happened; a driver's error never
+// gets further than here. The contract may be imported by everything above the
+// ground packages, an implementation only by package server and by tests.
+package store
+
+import (
+	"context"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+)
+
+// A Store keeps records. Its methods may be called concurrently; each is one
+// transaction. Returned values share no memory with the store.
+type Store interface {
+	Teams
+	Templates
+	Sandboxes
+
+	// Secret returns the installation's secret of that name: 32 bytes of
+	// randomness, made at the first call and the same ever after.
+	Secret(ctx context.Context, name string) ([]byte, error)
+
+	// Close releases the store. Calls after it fail.
+	Close() error
+}
+
+// Teams are teams and their keys.
+type Teams interface {
+	// CreateTeam adds a team. Conflict: the identifier is taken.
+	CreateTeam(ctx context.Context, team cove.Team) error
+	// Teams returns all teams, oldest first.
+	Teams(ctx context.Context) ([]cove.Team, error)
+	// CreateKey adds a key. Conflict: identifier or hash are taken. NotFound:
+	// there is no such team.
+	CreateKey(ctx context.Context, key cove.Key) error
+	// KeyByHash returns the key with that hash. NotFound: there is none.
+	KeyByHash(ctx context.Context, hash string) (cove.Key, error)
+}
+
+// Templates are templates and their builds.
+type Templates interface {
+	// CreateTemplate adds a template. Conflict: the identifier, or the alias
+	// within the team, is taken.
+	CreateTemplate(ctx context.Context, template cove.Template) error
+	// TemplateByName returns the template with that alias or identifier which
+	// the team may use: its own first, then the installation's, then a public
+	// one by its identifier. NotFound: there is none.
+	TemplateByName(ctx context.Context, team cove.TeamID, name string) (cove.Template, error)
+	// CreateBuild adds a build. NotFound: there is no such template.
+	CreateBuild(ctx context.Context, build cove.Build) error
+	// UpdateBuild replaces a build that has not ended. NotFound: there is none
+	// of that identifier. Conflict: it has ended.
+	UpdateBuild(ctx context.Context, build cove.Build) error
+	// LatestBuild returns a template's newest build with one of the statuses.
+	// NotFound: there is none.
+	LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error)
+	// UnfinishedBuilds returns the builds that wait or run, oldest first.
+	UnfinishedBuilds(ctx context.Context) ([]cove.Build, error)
+}
+
+// Sandboxes are the sandboxes that have not ended.
+type Sandboxes interface {
+	// CreateSandbox adds a sandbox. Conflict: the identifier is taken.
+	CreateSandbox(ctx context.Context, sandbox cove.Sandbox) error
+	// Sandbox returns a team's sandbox. NotFound: it has none of that
+	// identifier, whoever else has.
+	Sandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) (cove.Sandbox, error)
+	// SandboxByID returns anybody's sandbox, for the edge and for
+	// reconciliation, never for a tenant. NotFound: there is none.
+	SandboxByID(ctx context.Context, id cove.SandboxID) (cove.Sandbox, error)
+	// ListSandboxes returns a page of a team's sandboxes.
+	ListSandboxes(ctx context.Context, team cove.TeamID, filter cove.SandboxFilter) (cove.SandboxPage, error)
+	// NodeSandboxes returns all sandboxes of a node, in any state.
+	NodeSandboxes(ctx context.Context, node cove.NodeID) ([]cove.Sandbox, error)
+	// Transition moves a sandbox into another state and sets its start and end
+	// if those of the change are not zero. NotFound: there is no such sandbox
+	// or execution. Conflict: the state it has does not allow it.
+	Transition(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, change Change) (cove.Sandbox, error)
+	// MoveEnd sets when a running sandbox of a team ends. With extend, an
+	// earlier end changes nothing. It returns the sandbox as it is now.
+	// NotFound: the team runs no such sandbox.
+	MoveEnd(ctx context.Context, team cove.TeamID, id cove.SandboxID, end time.Time, extend bool) (cove.Sandbox, error)
+	// DeleteSandbox removes a sandbox's record. One that is not there is not
+	// an error.
+	DeleteSandbox(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID) error
+}
+
+// Change is what Transition does.
+type Change struct {
+	To        cove.State
+	StartedAt time.Time
+	EndAt     time.Time
+}
