@@ -23,6 +23,11 @@ type Runtime interface {
 	// A sandbox that has ended is a cove.NotFound error, after what a sandbox's
 	// sudden end leaves behind (its control socket) was removed.
 	Adopt(ctx context.Context, h Handle) (Process, error)
+
+	// Clear ends and removes whatever there is of a sandbox whose handle is not
+	// known, because the server was killed while it started it. Nothing being
+	// there is not an error.
+	Clear(ctx context.Context, id string) error
 }
 
 // A Process is a booted sandbox on this host.

@@ -95,12 +95,32 @@ func (r *Runtime) killLeftover(id string) error {
 		if _, err := fmt.Sscanf(path, "/proc/%d/cmdline", &pid); err != nil {
 			continue
 		}
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && err != unix.ESRCH {
-			errs = append(errs, err)
-		}
+		errs = append(errs, killAndWait(pid))
 	}
 	errs = append(errs, removeSocket(filepath.Join(r.cfg.StateDir, "runsc-"+id+".sock")))
 	return errors.Join(errs...)
+}
+
+// killAndWait kills a process and waits, for at most five seconds, until it is
+// gone.
+func killAndWait(pid int) error {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil // it has ended
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for time.Now().Before(deadline) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if n, err := unix.Poll(fds, int(time.Until(deadline).Milliseconds())); err != unix.EINTR && (err != nil || n > 0) {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil) // ECHILD: not ours to reap
+			return err
+		}
+	}
+	return fmt.Errorf("engine process %d does not end", pid)
 }
 
 // failure classifies an error of the host for the caller.

@@ -93,6 +93,14 @@ func (r *Runtime) Adopt(_ context.Context, h runtime.Handle) (runtime.Process, e
 	return p, nil
 }
 
+// Clear implements runtime.Runtime.
+func (r *Runtime) Clear(_ context.Context, id string) error {
+	if err := r.killLeftover(id); err != nil {
+		return failure("runsc.Clear", err, "a half-started sandbox could not be removed")
+	}
+	return nil
+}
+
 // writeBundle writes the OCI bundle. Its root directory stays empty: the root
 // file system comes as an image.
 func writeBundle(dir string, spec runtime.Spec) error {

@@ -104,6 +104,12 @@ func (f *Fake) Adopt(_ context.Context, handle runtime.Handle) (runtime.Process,
 	return p, nil
 }
 
+// Clear implements runtime.Runtime.
+func (f *Fake) Clear(_ context.Context, id string) error {
+	f.Host.Crash(id)
+	return nil
+}
+
 type fakeProcess struct {
 	host   *Host
 	handle runtime.Handle

@@ -43,6 +43,7 @@ func Run(t *testing.T, b Bench) {
 		"adopt finds a sandbox that an earlier one ran": adoptFinds,
 		"adopt of an ended sandbox is not found":        adoptOfEnded,
 		"adopt of a reused pid is not found":            adoptOfReusedPID,
+		"clear ends a sandbox without its handle":       clearEnds,
 		"one sandbox's end does not touch another":      independent,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
@@ -192,4 +193,20 @@ func independent(t *testing.T, b Bench) {
 	if !alive(two) {
 		t.Error("the other sandbox ended too")
 	}
+}
+
+func clearEnds(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtclear"))
+	rt := b.Open(t) // a server that lost the handle
+	for range 2 {   // the second time there is nothing to do
+		if err := rt.Clear(t.Context(), "rtclear"); err != nil {
+			t.Fatalf("clear: %v", err)
+		}
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(bound):
+		t.Fatal("the sandbox still runs")
+	}
+	wantGone(t, b, p, "rtclear")
 }

@@ -1,0 +1,239 @@
+package orchestrator
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/runtime"
+	"github.com/cove-sandbox/cove/internal/undo"
+)
+
+// booting is a sandbox on its way to life. Its steps fill it in order.
+type booting struct {
+	o    *Orchestrator
+	sb   *sandbox
+	spec cove.Spec
+	undo undo.Stack
+
+	root    string
+	tools   runtime.Image
+	dirs    []string
+	ready   *os.File // the daemon's output; closed by the daemon step
+	process runtime.Process
+}
+
+// bootSteps is how a sandbox comes to be, in order. Each step does one thing
+// and adds to b.undo what takes it back; its name labels its error.
+var bootSteps = []struct {
+	name string
+	do   func(*booting, context.Context) error
+}{
+	{"images", (*booting).images},
+	{"directory", (*booting).directory},
+	{"network", (*booting).network},
+	{"cgroup", (*booting).cgroup},
+	{"record", (*booting).plan}, // before the engine: after a crash, what is recorded is cleared
+	{"runtime", (*booting).runtime},
+	{"commit", (*booting).commit}, // from here on a restarted server takes the sandbox over
+	{"daemon", (*booting).daemon},
+	{"identity", (*booting).identity},
+}
+
+// overhead is what the engine itself needs beside the sandbox's own memory.
+const overhead = 160 // MiB
+
+// Create implements node.Node.
+func (o *Orchestrator) Create(ctx context.Context, spec cove.Spec) error {
+	const op = "orchestrator.Create"
+	running, err := o.running(ctx)
+	if err != nil {
+		return err
+	}
+	sb := newSandbox(o, spec)
+	if err := o.reserve(op, sb); err != nil {
+		return err
+	}
+	select {
+	case o.turn <- struct{}{}:
+		defer func() { <-o.turn }()
+	case <-ctx.Done():
+		o.drop(sb)
+		return cove.E(cove.Unavailable, op, ctx.Err(), "the server is busy starting other sandboxes; try again")
+	}
+	// A boot ends with its request or with the server, whichever is first.
+	ctx, cancel := context.WithTimeoutCause(ctx, o.cfg.BootTimeout, errors.New("boot timeout"))
+	defer cancel()
+	stop := context.AfterFunc(running, cancel)
+	defer stop()
+	if err := o.boot(ctx, sb, spec); err != nil {
+		o.drop(sb)
+		return err
+	}
+	return nil
+}
+
+// reserve takes the sandbox's place, so that no second boot of it begins.
+func (o *Orchestrator) reserve(op string, sb *sandbox) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, ok := o.sandboxes[sb.record.ID]; ok {
+		return cove.E(cove.Conflict, op, nil, "the sandbox runs already")
+	}
+	if limit := o.cfg.MaxSandboxes; limit > 0 && len(o.sandboxes) >= limit {
+		return cove.E(cove.Exhausted, op, nil, "the server runs its maximum of %d sandboxes: end one first, or raise the limit", limit)
+	}
+	o.sandboxes[sb.record.ID] = sb
+	return nil
+}
+
+func (o *Orchestrator) drop(sb *sandbox) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.sandboxes[sb.record.ID] == sb {
+		delete(o.sandboxes, sb.record.ID)
+	}
+}
+
+func (o *Orchestrator) boot(ctx context.Context, sb *sandbox, spec cove.Spec) error {
+	b := &booting{o: o, sb: sb, spec: spec}
+	begin := time.Now()
+	var times []any
+	for _, step := range bootSteps {
+		stepBegin := time.Now()
+		err := step.do(b, ctx)
+		times = append(times, step.name, time.Since(stepBegin).Round(100*time.Microsecond))
+		if err == nil {
+			continue
+		}
+		if ctx.Err() != nil && cove.KindOf(err) == cove.Internal {
+			err = cove.E(cove.DeadlineExceeded, "orchestrator.boot", err, "the sandbox did not start in time; try again")
+		}
+		undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.cfg.KillTimeout)
+		defer cancel()
+		return errors.Join(fmt.Errorf("boot step %s: %w", step.name, err), b.undo.Unwind(undoCtx))
+	}
+	o.cfg.Log.Debug("booted", "sandbox", spec.ID, "took", time.Since(begin).Round(100*time.Microsecond), slog.Group("steps", times...))
+	sb.begin(b.process, b.undo.Keep())
+	return nil
+}
+
+func (b *booting) images(ctx context.Context) (err error) {
+	if b.root, err = b.o.cfg.Images.Root(ctx, b.spec.Build); err != nil {
+		return err
+	}
+	b.tools, err = b.o.cfg.Images.Tools(ctx)
+	return err
+}
+
+func (b *booting) directory(context.Context) error {
+	dir := b.sb.dir()
+	b.undo.Add("directory", func(context.Context) error { return os.RemoveAll(dir) })
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return hostFailure("orchestrator.directory", err)
+	}
+	return nil
+}
+
+func (b *booting) network(ctx context.Context) error {
+	slot, err := b.o.cfg.Network.Acquire(ctx, b.spec.Internet)
+	if err != nil {
+		return err
+	}
+	b.undo.Add("network", slot.Release)
+	b.sb.slot = slot
+	b.sb.record.Slot = slot.Index()
+	return nil
+}
+
+func (b *booting) cgroup(ctx context.Context) (err error) {
+	id := b.spec.ID
+	b.undo.Add("cgroup", func(ctx context.Context) error { return b.o.cfg.Cgroups.Remove(ctx, id) })
+	limits := b.spec.Resources
+	limits.MemoryMB += overhead
+	b.dirs, err = b.o.cfg.Cgroups.Create(ctx, id, limits)
+	return err
+}
+
+func (b *booting) plan(context.Context) error { return b.sb.save() }
+
+func (b *booting) runtime(ctx context.Context) error {
+	args, env := b.o.cfg.Daemon.Command(b.spec)
+	network := b.sb.slot.Runtime()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return hostFailure("orchestrator.runtime", err)
+	}
+	defer w.Close()
+	b.ready = r
+	b.undo.Add("output", func(context.Context) error {
+		if err := r.Close(); !errors.Is(err, os.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	b.process, err = b.o.cfg.Runtime.Start(ctx, runtime.Spec{
+		ID: string(b.spec.ID), Dir: b.sb.dir(), Rootfs: b.root, Images: []runtime.Image{b.tools},
+		Args: args, Env: env, Hostname: string(b.spec.ID),
+		CPUs: b.spec.Resources.CPUs, MemoryBytes: int64(b.spec.Resources.MemoryMB) << 20,
+		DiskBytes: int64(b.spec.Resources.DiskMB) << 20, Cgroups: b.dirs, Network: &network, Output: w,
+	})
+	if err != nil {
+		return err
+	}
+	b.undo.Add("runtime", b.process.Kill)
+	return nil
+}
+
+func (b *booting) commit(context.Context) error {
+	handle := b.process.Handle()
+	b.sb.record.Handle = &handle
+	return b.sb.save()
+}
+
+// maxOutput is how much of a daemon's output is read while it starts. The code
+// inside is not trusted, not even this early.
+const maxOutput = 16 << 10
+
+// daemon waits until the daemon says that it can be reached. Nothing is polled:
+// the line arrives through the pipe that is its output, and an early end of the
+// sandbox closes the pipe.
+func (b *booting) daemon(ctx context.Context) error {
+	const op = "orchestrator.daemon"
+	defer b.ready.Close()
+	stop := context.AfterFunc(ctx, func() { _ = b.ready.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	var said strings.Builder
+	lines := bufio.NewScanner(io.LimitReader(b.ready, maxOutput))
+	for lines.Scan() {
+		if lines.Text() == b.o.cfg.Daemon.ReadyLine() {
+			return nil
+		}
+		fmt.Fprintln(&said, lines.Text())
+	}
+	if ctx.Err() != nil {
+		return cove.E(cove.DeadlineExceeded, op, fmt.Errorf("%w; it said: %q", context.Cause(ctx), said.String()),
+			"the sandbox did not start in time; try again")
+	}
+	return cove.E(cove.Internal, op, fmt.Errorf("the daemon ended (%v) and said: %q", lines.Err(), said.String()),
+		"the sandbox ended while it was starting; the server's log says why")
+}
+
+func (b *booting) identity(ctx context.Context) error {
+	return b.o.cfg.Daemon.Init(ctx, b.spec, b.sb.dialDaemon)
+}
+
+func (s *sandbox) dialDaemon(ctx context.Context) (net.Conn, error) {
+	return s.slot.Dial(ctx, s.o.cfg.Daemon.Port())
+}
+
+func (s *sandbox) dir() string { return filepath.Join(s.o.cfg.Dir, string(s.record.ID)) }

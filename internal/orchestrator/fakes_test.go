@@ -1,0 +1,214 @@
+package orchestrator_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/node"
+	"github.com/cove-sandbox/cove/internal/orchestrator"
+	"github.com/cove-sandbox/cove/internal/runtime"
+	"github.com/cove-sandbox/cove/internal/runtime/runtimetest"
+)
+
+var errBroken = errors.New("broken on purpose")
+
+// machine is a host made of fakes. Several orchestrators may come and go on it.
+type machine struct {
+	dir  string
+	host *runtimetest.Host
+
+	mu     sync.Mutex
+	broken string // name of the part that fails; guarded by mu
+	slots  map[int]bool
+	groups map[cove.SandboxID]bool
+	next   int
+	local  map[uint16]bool // ports open on the sandbox's localhost
+	open   map[uint16]bool // ports open on its address
+	peers  []net.Conn      // the sandbox's ends of connections
+}
+
+func newMachine(t *testing.T) *machine {
+	return &machine{
+		dir: filepath.Join(t.TempDir(), "sandboxes"), host: runtimetest.NewHost(),
+		slots: map[int]bool{}, groups: map[cove.SandboxID]bool{}, open: map[uint16]bool{49983: true}, local: map[uint16]bool{},
+	}
+}
+
+func (m *machine) fails(part string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.broken == part {
+		return errBroken
+	}
+	return nil
+}
+
+// left lists what the machine holds.
+func (m *machine) left(t *testing.T, id cove.SandboxID) []string {
+	t.Helper()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var left []string
+	if len(m.slots) > 0 {
+		left = append(left, "slot")
+	}
+	if len(m.groups) > 0 {
+		left = append(left, "cgroup")
+	}
+	if m.host.Running(string(id)) > 0 {
+		left = append(left, "process")
+	}
+	if _, err := os.Stat(filepath.Join(m.dir, string(id))); err == nil {
+		left = append(left, "directory")
+	}
+	return left
+}
+
+func (m *machine) orchestrator(t *testing.T, change func(*orchestrator.Config)) *orchestrator.Orchestrator {
+	t.Helper()
+	cfg := orchestrator.Config{
+		Dir: m.dir, Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
+		Runtime: &runtimetest.Fake{Host: m.host, Fail: func(runtime.Spec) error { return m.fails("runtime") }},
+		Log:     slog.New(slog.DiscardHandler),
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	o, err := orchestrator.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+type network machine
+
+func (n *network) Acquire(_ context.Context, _ bool) (orchestrator.Slot, error) {
+	if err := (*machine)(n).fails("network"); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.next++
+	n.slots[n.next] = true
+	return &slot{n, n.next}, nil
+}
+
+func (n *network) Adopt(_ context.Context, index int, _ bool) (orchestrator.Slot, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.slots[index] {
+		return nil, cove.E(cove.NotFound, "test", nil, "no such slot")
+	}
+	return &slot{n, index}, nil
+}
+
+func (n *network) Sweep(_ context.Context, keep map[int]bool) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for index := range n.slots {
+		if !keep[index] {
+			delete(n.slots, index)
+		}
+	}
+	return nil
+}
+
+type slot struct {
+	n     *network
+	index int
+}
+
+func (s *slot) Index() int               { return s.index }
+func (s *slot) Runtime() runtime.Network { return runtime.Network{NetNS: "netns"} }
+
+func (s *slot) Dial(_ context.Context, port uint16) (net.Conn, error) {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	if !s.n.open[port] {
+		return nil, syscall.ECONNREFUSED
+	}
+	here, there := net.Pipe()
+	s.n.peers = append(s.n.peers, there)
+	return here, nil
+}
+
+func (s *slot) Release(context.Context) error {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	delete(s.n.slots, s.index)
+	return nil
+}
+
+type cgroups machine
+
+func (c *cgroups) Create(_ context.Context, id cove.SandboxID, _ cove.Resources) ([]string, error) {
+	c.mu.Lock()
+	c.groups[id] = true // even a failing one may have made something
+	c.mu.Unlock()
+	return []string{"group"}, (*machine)(c).fails("cgroup")
+}
+
+func (c *cgroups) Remove(_ context.Context, id cove.SandboxID) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.groups, id)
+	return nil
+}
+
+func (c *cgroups) Sweep(_ context.Context, keep map[cove.SandboxID]bool) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.groups {
+		if !keep[id] {
+			delete(c.groups, id)
+		}
+	}
+	return nil
+}
+
+type images machine
+
+func (i *images) Root(context.Context, cove.BuildID) (string, error) {
+	return "root.erofs", (*machine)(i).fails("images")
+}
+
+func (i *images) Tools(context.Context) (runtime.Image, error) {
+	return runtime.Image{Source: "tools.erofs", Destination: "/.cove"}, nil
+}
+
+type daemon machine
+
+func (d *daemon) Command(cove.Spec) (args, env []string) { return []string{"/.cove/envd"}, nil }
+
+func (d *daemon) Init(context.Context, cove.Spec, orchestrator.DialFunc) error {
+	return (*machine)(d).fails("identity")
+}
+
+func (d *daemon) Connect(_ context.Context, _ cove.SandboxID, _ orchestrator.DialFunc, port uint16) (net.Conn, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.local[port] {
+		return nil, node.ErrPortClosed
+	}
+	here, there := net.Pipe()
+	d.peers = append(d.peers, there)
+	return here, nil
+}
+
+func (d *daemon) ReadyLine() string {
+	if (*machine)(d).fails("daemon") != nil {
+		return "a line that never comes"
+	}
+	return "ready"
+}
+
+func (d *daemon) Port() uint16 { return 49983 }

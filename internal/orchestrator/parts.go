@@ -1,0 +1,70 @@
+package orchestrator
+
+import (
+	"context"
+	"net"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/runtime"
+)
+
+// The interfaces below are what a sandbox is put together from. Package server
+// fits the mechanisms to them; tests put failing parts in their place.
+
+// Network gives each sandbox a slot of its own.
+type Network interface {
+	// Acquire returns a free slot with its policy in force. Without internet
+	// nothing leaves it but answers.
+	Acquire(ctx context.Context, internet bool) (Slot, error)
+	// Adopt returns a slot that an earlier server acquired.
+	Adopt(ctx context.Context, index int, internet bool) (Slot, error)
+	// Sweep gives back the slots of this server that are not to be kept.
+	Sweep(ctx context.Context, keep map[int]bool) error
+}
+
+// Slot is a sandbox's place in the network.
+type Slot interface {
+	Index() int
+	Runtime() runtime.Network
+	Dial(ctx context.Context, port uint16) (net.Conn, error)
+	Release(ctx context.Context) error
+}
+
+// Cgroups limit what a sandbox takes of the host.
+type Cgroups interface {
+	// Create makes a group and returns its directories; a process that writes
+	// itself into the cgroup.procs of each is limited and counted.
+	Create(ctx context.Context, id cove.SandboxID, r cove.Resources) (dirs []string, err error)
+	// Remove takes the group away once its last process is gone. One that is
+	// not there is not an error.
+	Remove(ctx context.Context, id cove.SandboxID) error
+	// Sweep removes the groups of this server that are not to be kept.
+	Sweep(ctx context.Context, keep map[cove.SandboxID]bool) error
+}
+
+// Images are the file systems sandboxes start from.
+type Images interface {
+	// Root returns the root file system of a build. NotFound: this host does
+	// not have it.
+	Root(ctx context.Context, build cove.BuildID) (path string, err error)
+	// Tools returns the image with the daemon, which every sandbox has mounted.
+	Tools(ctx context.Context) (runtime.Image, error)
+}
+
+// Daemon is the host's side of the program that is PID 1 in every sandbox.
+type Daemon interface {
+	// Command returns the program, its arguments and its environment.
+	Command(spec cove.Spec) (args, env []string)
+	// Init tells a daemon that runs who it is: token, environment, defaults.
+	Init(ctx context.Context, spec cove.Spec, dial DialFunc) error
+	// Connect connects to a port on the sandbox's own localhost. The error is
+	// node.ErrPortClosed if nothing listens there.
+	Connect(ctx context.Context, id cove.SandboxID, dial DialFunc, port uint16) (net.Conn, error)
+	// ReadyLine is the first line the daemon prints once it can be reached.
+	ReadyLine() string
+	// Port is where it listens.
+	Port() uint16
+}
+
+// DialFunc connects to the daemon of one sandbox.
+type DialFunc func(ctx context.Context) (net.Conn, error)

@@ -1,0 +1,71 @@
+package orchestrator
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/runtime"
+)
+
+// record is what a restarted server needs to take a sandbox over. It lies in
+// the sandbox's directory and holds no secrets: tokens are derived anew.
+type record struct {
+	ID        cove.SandboxID   `json:"id"`
+	Execution cove.ExecutionID `json:"execution"`
+	Internet  bool             `json:"internet"`
+	EndAt     time.Time        `json:"endAt"`
+	Slot      int              `json:"slot"`
+	Handle    *runtime.Handle  `json:"handle,omitempty"` // nil: it was being started
+}
+
+const recordName = "sandbox.json"
+
+// save writes the record so that a reader finds the old or the new one whole.
+// It survives the server's death; a sandbox does not survive the host's, so
+// neither need its record, and nothing is synced.
+func (s *sandbox) save() error {
+	s.saving.Lock()
+	defer s.saving.Unlock()
+	s.mu.Lock()
+	content, err := json.Marshal(s.record)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.dir(), recordName)
+	if err := os.WriteFile(path+".new", content, 0o600); err != nil {
+		return hostFailure("orchestrator.save", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return hostFailure("orchestrator.save", err)
+	}
+	return nil
+}
+
+func load(dir string) (record, error) {
+	content, err := os.ReadFile(filepath.Join(dir, recordName))
+	if err != nil {
+		return record{}, err
+	}
+	var r record
+	if err := json.Unmarshal(content, &r); err != nil {
+		return record{}, err
+	}
+	if string(r.ID) != filepath.Base(dir) || !r.ID.Valid() {
+		return record{}, errors.New("the record is another sandbox's")
+	}
+	return r, nil
+}
+
+// hostFailure says of an error of the host's file system what a caller may know.
+func hostFailure(op string, err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return cove.E(cove.NoSpace, op, err, "the server's disk is full: free space in its data directory")
+	}
+	return cove.E(cove.Internal, op, err, "the server could not write its files; its log says why")
+}

@@ -1,0 +1,203 @@
+package orchestrator
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/node"
+	"github.com/cove-sandbox/cove/internal/runtime"
+	"github.com/cove-sandbox/cove/internal/undo"
+)
+
+// A sandbox is one sandbox on this host. After begin, its goroutine (watch)
+// alone tears it down; others ask it to through the channels below.
+type sandbox struct {
+	o       *Orchestrator
+	slot    Slot            // set while it boots
+	process runtime.Process // nil until begin; set under Orchestrator.mu
+	undo    *undo.Stack     // what takes the sandbox away; used by watch alone
+
+	kills chan chan error // requests to end it; answered when it is gone
+	moved chan struct{}   // the end was moved; holds one element
+	gone  chan struct{}   // closed by watch once nothing is left
+	left  chan struct{}   // closed when watch has returned, the sandbox gone or not
+
+	mu     sync.Mutex
+	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
+	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
+	saving sync.Mutex            // one write of the record at a time; taken before mu
+}
+
+func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
+	return &sandbox{
+		o:     o,
+		kills: make(chan chan error),
+		moved: make(chan struct{}, 1),
+		gone:  make(chan struct{}),
+		left:  make(chan struct{}),
+		conns: map[*tracked]struct{}{},
+		record: record{
+			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt, Slot: -1,
+		},
+	}
+}
+
+// begin makes the sandbox known and starts to watch over it. undo takes it away
+// when it ends.
+func (s *sandbox) begin(process runtime.Process, undo *undo.Stack) {
+	s.undo = undo
+	s.o.mu.Lock()
+	s.process = process
+	ctx := s.o.ctx
+	s.o.waits.Add(1)
+	s.o.mu.Unlock()
+	go s.watch(ctx)
+}
+
+func (s *sandbox) end() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.record.EndAt
+}
+
+// watch waits for the sandbox's end and takes away what is left of it. It
+// returns early, with the sandbox running, when the server stops.
+func (s *sandbox) watch(ctx context.Context) {
+	defer s.o.waits.Done()
+	defer close(s.left)
+	timer := time.NewTimer(s.end().Sub(s.o.cfg.Now()))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			s.abort()
+			return
+		case <-s.moved:
+			timer.Reset(s.end().Sub(s.o.cfg.Now()))
+		case <-timer.C:
+			// The clock may have been set, or the end moved, meanwhile.
+			if left := s.end().Sub(s.o.cfg.Now()); left > 0 {
+				timer.Reset(left)
+				continue
+			}
+			s.tearDown(ctx, node.Expired)
+			return
+		case <-s.process.Done():
+			s.tearDown(ctx, node.Crashed)
+			return
+		case reply := <-s.kills:
+			reply <- s.tearDown(ctx, node.Killed)
+			return
+		}
+	}
+}
+
+// tearDown ends the sandbox and gives back all it had. A part that cannot be
+// given back is logged and left to the next start of the server, which finds
+// it by the sandbox's directory.
+func (s *sandbox) tearDown(ctx context.Context, reason node.Reason) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.cfg.KillTimeout)
+	defer cancel()
+	s.abort()
+	err := s.undo.Unwind(ctx)
+	log := s.o.cfg.Log.With("sandbox", s.record.ID, "reason", reason)
+	if err != nil {
+		log.Error("sandbox ended, but not all of it could be removed", "err", err)
+	} else {
+		log.Info("sandbox ended")
+	}
+	s.o.drop(s)
+	close(s.gone)
+	s.o.publish(node.Ended{ID: s.record.ID, Execution: s.record.Execution, Reason: reason})
+	return err
+}
+
+// kill asks the watcher to end the sandbox and waits until it is gone.
+func (s *sandbox) kill(ctx context.Context) error {
+	const op = "orchestrator.Kill"
+	reply := make(chan error, 1)
+	select {
+	case s.kills <- reply:
+	case <-s.left:
+		select {
+		case <-s.gone:
+			return nil
+		default:
+			return cove.E(cove.Unavailable, op, nil, "the server is stopping; try again")
+		}
+	case <-ctx.Done():
+		return cove.E(cove.DeadlineExceeded, op, ctx.Err(), "the sandbox did not end in time")
+	}
+	select {
+	case err := <-reply:
+		if err != nil {
+			return cove.E(cove.Internal, op, err, "the sandbox ended, but not all of it could be removed; the server's log says what")
+		}
+		return nil
+	case <-ctx.Done():
+		return cove.E(cove.DeadlineExceeded, op, ctx.Err(), "the sandbox did not end in time")
+	}
+}
+
+// setEnd records the new end before it takes effect, so that a restarted server
+// keeps to it.
+func (s *sandbox) setEnd(end time.Time) error {
+	s.mu.Lock()
+	s.record.EndAt = end
+	s.mu.Unlock()
+	err := s.save()
+	select {
+	case s.moved <- struct{}{}:
+	default: // one is pending; it will read the newest end
+	}
+	return err
+}
+
+// dial connects to a port, on the sandbox's address first, then on its own
+// localhost through the daemon.
+func (s *sandbox) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	conn, err := s.slot.Dial(ctx, port)
+	if errors.Is(err, syscall.ECONNREFUSED) && port != s.o.cfg.Daemon.Port() {
+		conn, err = s.o.cfg.Daemon.Connect(ctx, s.record.ID, s.dialDaemon, port)
+	}
+	if err != nil {
+		if errors.Is(err, syscall.ECONNREFUSED) {
+			err = node.ErrPortClosed
+		}
+		return nil, err
+	}
+	return s.track(conn)
+}
+
+// track makes a connection end with the sandbox: its peer would otherwise wait
+// for an answer that nobody is left to give, not even with a reset.
+func (s *sandbox) track(conn net.Conn) (net.Conn, error) {
+	t := &tracked{Conn: conn, owner: s}
+	s.mu.Lock()
+	open := s.conns != nil
+	if open {
+		s.conns[t] = struct{}{}
+	}
+	s.mu.Unlock()
+	if !open {
+		conn.Close()
+		return nil, notHere("orchestrator.Dial")
+	}
+	return t, nil
+}
+
+// abort resets every connection into the sandbox and refuses further ones.
+func (s *sandbox) abort() {
+	s.mu.Lock()
+	conns := s.conns
+	s.conns = nil
+	s.mu.Unlock()
+	for c := range conns {
+		c.reset()
+	}
+}
