@@ -1,0 +1,183 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/id"
+	"github.com/cove-sandbox/cove/internal/store"
+)
+
+// unknown is the one answer about a sandbox that is not there or not the
+// caller's. Clients show it; the text is the protocol's.
+func unknown(op string, id cove.SandboxID, cause error) error {
+	return cove.E(cove.NotFound, op, cause, "Sandbox %q doesn't exist or you don't have access to it", id)
+}
+
+func orUnknown(op string, id cove.SandboxID, err error) error {
+	if cove.Is(err, cove.NotFound) {
+		return unknown(op, id, err)
+	}
+	return err
+}
+
+// CreateSandbox starts a sandbox and returns once it can be used. If ctx ends
+// first, nothing is left of it.
+func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.NewSandbox) (cove.Sandbox, error) {
+	const op = "control.CreateSandbox"
+	if err := c.checkTimeout(op, req.Timeout, 0); err != nil {
+		return cove.Sandbox{}, err
+	}
+	template, build, err := c.resolve(ctx, team, req.Template)
+	if err != nil {
+		return cove.Sandbox{}, err
+	}
+	now := c.cfg.Now()
+	sb := cove.Sandbox{
+		ID: id.Sandbox(), Execution: id.Execution(), Team: team, Template: template.ID, Alias: template.Alias,
+		Build: build.ID, Node: cove.LocalNode, State: cove.Starting, Resources: build.Resources,
+		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: req.Env,
+		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd,
+	}
+	// The record comes first: if the server dies from here on, the next one
+	// finds it and ends what it names.
+	if err := c.cfg.Store.CreateSandbox(ctx, sb); err != nil {
+		return cove.Sandbox{}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.StartLimit)
+	defer cancel()
+	started, err := c.start(ctx, sb, build, req.Timeout)
+	if err != nil {
+		return cove.Sandbox{}, errors.Join(err, c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), sb.ID, sb.Execution))
+	}
+	return started, nil
+}
+
+// start runs a recorded sandbox on the node. The time a start takes is not
+// taken from the sandbox's life. On an error the node has nothing of it.
+func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, life time.Duration) (cove.Sandbox, error) {
+	spec := cove.Spec{
+		ID: sb.ID, Execution: sb.Execution, Template: sb.Template, Build: sb.Build, Resources: sb.Resources,
+		Env: sb.Env, Internet: sb.Internet == nil || *sb.Internet, EndAt: sb.EndAt, User: build.User, Workdir: build.Workdir,
+	}
+	if sb.Secure {
+		spec.Token = c.cfg.Tokens.Envd(sb.ID)
+	}
+	if err := c.cfg.Node.Create(ctx, spec); err != nil {
+		return cove.Sandbox{}, err
+	}
+	now := c.cfg.Now()
+	sb, err := c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Running, StartedAt: now, EndAt: now.Add(life)})
+	if err == nil {
+		err = c.cfg.Node.SetEnd(ctx, spec.ID, spec.Execution, sb.EndAt)
+	}
+	if err != nil {
+		return cove.Sandbox{}, errors.Join(err, c.cfg.Node.Kill(context.WithoutCancel(ctx), spec.ID, spec.Execution))
+	}
+	return sb, nil
+}
+
+// checkTimeout refuses what the installation does not allow; nothing is ever
+// shortened in silence. lived is how long the sandbox has run already.
+func (c *Control) checkTimeout(op string, timeout, lived time.Duration) error {
+	if limit := c.cfg.MaxTimeout; limit > 0 && lived+timeout > limit {
+		return cove.E(cove.Invalid, op, nil, "Timeout cannot be greater than %s from the sandbox's start; this server's limit", limit)
+	}
+	return nil
+}
+
+// Sandbox returns a team's sandbox.
+func (c *Control) Sandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) (cove.Sandbox, error) {
+	const op = "control.Sandbox"
+	sb, err := c.cfg.Store.Sandbox(ctx, team, id)
+	if err != nil {
+		return cove.Sandbox{}, orUnknown(op, id, err)
+	}
+	if sb.State != cove.Running {
+		return cove.Sandbox{}, unknown(op, id, nil)
+	}
+	return sb, nil
+}
+
+// ListSandboxes returns a page of a team's sandboxes.
+func (c *Control) ListSandboxes(ctx context.Context, team cove.TeamID, f cove.SandboxFilter) (cove.SandboxPage, error) {
+	if f.Template != "" {
+		ref, err := cove.ParseTemplateRef(f.Template)
+		if err != nil {
+			return cove.SandboxPage{}, err
+		}
+		f.Template = ref.Alias
+	}
+	return c.cfg.Store.ListSandboxes(ctx, team, f)
+}
+
+// KillSandbox ends a sandbox and returns when nothing of it is left. Several
+// callers may ask at once; each that found it is told that it is gone.
+func (c *Control) KillSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) error {
+	const op = "control.KillSandbox"
+	sb, err := c.cfg.Store.Sandbox(ctx, team, id)
+	if err != nil {
+		return orUnknown(op, id, err)
+	}
+	if sb.State == cove.Starting {
+		return unknown(op, id, nil) // its creator has not been told of it yet
+	}
+	if sb.State != cove.Killing {
+		// Recorded first: if the server dies now, the next one finishes it.
+		_, err = c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Killing})
+		if err != nil && !cove.Is(err, cove.Conflict) {
+			return orUnknown(op, id, err)
+		}
+	}
+	// What was begun is finished, whether or not the caller waits for it.
+	return c.finish(context.WithoutCancel(ctx), sb)
+}
+
+// SetTimeout makes a sandbox end d from now, sooner or later than before. With
+// zero it ends at once.
+func (c *Control) SetTimeout(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) error {
+	_, err := c.moveEnd(ctx, "control.SetTimeout", team, id, d, false)
+	return err
+}
+
+// ExtendSandbox makes a sandbox live at least d from now; it never shortens its
+// life. It returns the sandbox as it is then.
+func (c *Control) ExtendSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error) {
+	return c.moveEnd(ctx, "control.ExtendSandbox", team, id, d, true)
+}
+
+func (c *Control) moveEnd(ctx context.Context, op string, team cove.TeamID, id cove.SandboxID, d time.Duration, extend bool) (cove.Sandbox, error) {
+	now := c.cfg.Now()
+	sb, err := c.Sandbox(ctx, team, id)
+	if err != nil {
+		return cove.Sandbox{}, err
+	}
+	if err := c.checkTimeout(op, d, now.Sub(sb.StartedAt)); err != nil {
+		return cove.Sandbox{}, err
+	}
+	sb, err = c.cfg.Store.MoveEnd(ctx, team, id, now.Add(d), extend)
+	if err != nil {
+		return cove.Sandbox{}, orUnknown(op, id, err)
+	}
+	// The record counts; a server that dies here tells the node at its start.
+	if err := c.cfg.Node.SetEnd(ctx, id, sb.Execution, sb.EndAt); err != nil {
+		return cove.Sandbox{}, orUnknown(op, id, err)
+	}
+	return sb, nil
+}
+
+// Locate returns what the edge must know about a sandbox that runs, whoever
+// owns it.
+func (c *Control) Locate(ctx context.Context, id cove.SandboxID) (cove.Sandbox, error) {
+	const op = "control.Locate"
+	sb, err := c.cfg.Store.SandboxByID(ctx, id)
+	if err != nil {
+		return cove.Sandbox{}, orUnknown(op, id, err)
+	}
+	if sb.State != cove.Running {
+		return cove.Sandbox{}, unknown(op, id, nil)
+	}
+	return sb, nil
+}

@@ -1,0 +1,161 @@
+// Package proxy is the edge: it finds out which sandbox and port a request is
+// for and forwards it there, streams and upgraded connections included.
+//
+// It knows no tenants: what a sandbox lets in is the sandbox's own matter, and
+// of the daemon inside it refuses only the routes that are for the host. It
+// starts no goroutines beside those of the standard library's transport, which
+// end with the connections they serve. Package server wires it.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"path"
+	"slices"
+	"strconv"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/node"
+)
+
+// Dialer connects to a port of a sandbox; node.Node is one.
+type Dialer interface {
+	Dial(ctx context.Context, id cove.SandboxID, port uint16) (net.Conn, error)
+}
+
+// Config is what a Proxy is made of.
+type Config struct {
+	Dialer Dialer       // required
+	Log    *slog.Logger // required
+
+	DaemonPort    uint16   // where the daemon inside listens
+	InternalPaths []string // its routes that nobody outside may use
+}
+
+// Proxy forwards requests into sandboxes.
+type Proxy struct {
+	cfg    Config
+	daemon *httputil.ReverseProxy // keeps connections: we know how the daemon closes them
+	others *httputil.ReverseProxy // one connection a request: a stranger may close at any time
+}
+
+// idle is how long an unused connection to a daemon is kept; the daemon keeps
+// its side for longer, so that it is never the one to close first.
+const idle = 60 * time.Second
+
+// New allocates.
+func New(cfg Config) *Proxy {
+	p := &Proxy{cfg: cfg}
+	p.daemon = p.reverse(&http.Transport{
+		DialContext: p.dial, MaxIdleConns: 2048, MaxIdleConnsPerHost: 64, IdleConnTimeout: idle, DisableCompression: true,
+	})
+	p.others = p.reverse(&http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true})
+	return p
+}
+
+func (p *Proxy) reverse(transport http.RoundTripper) *httputil.ReverseProxy {
+	return &httputil.ReverseProxy{
+		Transport:     transport,
+		FlushInterval: -1, // every write is passed on at once: streams are the rule here
+		ErrorLog:      log.New(quiet{p.cfg.Log}, "", 0),
+		ErrorHandler:  p.failed,
+		Rewrite: func(r *httputil.ProxyRequest) {
+			target, _ := r.In.Context().Value(targetKey{}).(Target)
+			r.Out.URL.Scheme = "http"
+			r.Out.URL.Host = net.JoinHostPort(string(target.ID), strconv.Itoa(int(target.Port)))
+			r.Out.Host = r.In.Host
+			r.Out.Header["X-Forwarded-For"] = r.In.Header["X-Forwarded-For"]
+			r.SetXForwarded()
+		},
+	}
+}
+
+// targetKey is the key under which a request carries its Target to Rewrite.
+type targetKey struct{}
+
+// dial connects to the "id:port" that Rewrite wrote.
+func (p *Proxy) dial(ctx context.Context, _, addr string) (net.Conn, error) {
+	host, portText, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.ParseUint(portText, 10, 16)
+	if err != nil {
+		return nil, err
+	}
+	return p.cfg.Dialer.Dial(ctx, cove.SandboxID(host), uint16(port))
+}
+
+// ServeHTTP forwards a request that Parse found to be for a sandbox.
+func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	target, ok, err := Parse(r)
+	switch {
+	case err != nil:
+		_, msg := cove.Describe(err)
+		writeError(w, r, page{Code: http.StatusBadRequest, Message: msg})
+		return
+	case !ok:
+		writeError(w, r, page{Code: http.StatusBadRequest, Message: "Invalid host"})
+		return
+	}
+	reverse := p.others
+	if target.Port == p.cfg.DaemonPort {
+		// Refused before anything is looked up, so that the answer does not
+		// tell which sandboxes there are.
+		if p.internal(r.URL) {
+			writeError(w, r, page{Code: http.StatusNotFound,
+				Message: "This endpoint is reserved for the E2B control plane and is not reachable through the sandbox URL"})
+			return
+		}
+		reverse = p.daemon
+	}
+	// A command's input and output flow at the same time, over HTTP/1.1 too.
+	// Writers that cannot (HTTP/2 always can) say so, and nothing is lost.
+	_ = http.NewResponseController(w).EnableFullDuplex()
+	reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
+}
+
+// internal reports whether a path is one of the daemon's internal routes, in
+// whatever spelling: it is decoded and cleaned as the daemon would.
+func (p *Proxy) internal(u *url.URL) bool {
+	clean := path.Clean("/" + u.Path)
+	return slices.ContainsFunc(p.cfg.InternalPaths, func(internal string) bool {
+		return clean == internal || len(clean) > len(internal) && clean[:len(internal)+1] == internal+"/"
+	})
+}
+
+// failed answers a request that could not be forwarded.
+func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
+	target, _ := r.Context().Value(targetKey{}).(Target)
+	switch {
+	case r.Context().Err() != nil: // the client is gone
+		return
+	case errors.Is(err, node.ErrPortClosed):
+		writeError(w, r, page{Code: http.StatusBadGateway, Sandbox: target.ID, Port: target.Port,
+			Message: "The sandbox is running but port is not open"})
+	case cove.Is(err, cove.NotFound):
+		writeError(w, r, page{Code: http.StatusBadGateway, Sandbox: target.ID, Message: "The sandbox was not found"})
+	default:
+		p.cfg.Log.Warn("request could not be forwarded", "sandbox", target.ID, "port", target.Port, "err", err)
+		// The sandbox ended, or its server broke the connection, before an
+		// answer: the client must see a broken connection, then asks again and
+		// is told which of the two it was.
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// quiet turns the reverse proxy's own complaints into debug lines: each is about
+// a connection that one of the two ends broke off.
+type quiet struct{ log *slog.Logger }
+
+func (q quiet) Write(b []byte) (int, error) {
+	q.log.Debug("proxy", "msg", string(b))
+	return len(b), nil
+}
