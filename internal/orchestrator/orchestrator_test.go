@@ -11,6 +11,7 @@ import (
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/node"
+	"github.com/cove-sandbox/cove/internal/node/nodetest"
 	"github.com/cove-sandbox/cove/internal/orchestrator"
 )
 
@@ -303,4 +304,17 @@ func TestDial(t *testing.T) {
 			}
 		}
 	}
+}
+
+func TestNodeSuite(t *testing.T) {
+	var m *machine
+	nodetest.Run(t, nodetest.Bench{
+		Open: func(t *testing.T) node.Node {
+			m = newMachine(t)
+			o := m.orchestrator(t, nil)
+			serve(t, o)
+			return o
+		},
+		Crash: func(_ *testing.T, id cove.SandboxID) { m.host.Crash(string(id)) },
+	})
 }
