@@ -1,0 +1,92 @@
+// Package api is the REST surface: it turns requests of the wire into calls of
+// the control plane, and what comes back into answers. The wire is
+// spec/openapi.yaml; its types stop here.
+//
+// It decides nothing about sandboxes, keeps no state and starts no goroutines;
+// it is handlers, not a server. Only package server may import it.
+//
+// Every field of a request is honoured or refused: one this server does not
+// serve yet answers 501 and one it does not know answers 400, both by name.
+package api
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	wire "github.com/cove-sandbox/cove/internal/gen/api"
+)
+
+// Control is what the surface needs of the control plane. The errors it returns
+// are *cove.Error where a caller may care.
+type Control interface {
+	// CreateSandbox returns once the sandbox can be used.
+	CreateSandbox(ctx context.Context, team cove.TeamID, req cove.NewSandbox) (cove.Sandbox, error)
+	Sandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) (cove.Sandbox, error)
+	// ListSandboxes returns one page. A template that does not exist selects
+	// nothing and is no error.
+	ListSandboxes(ctx context.Context, team cove.TeamID, f cove.SandboxFilter) (cove.SandboxPage, error)
+	KillSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) error
+	// SetTimeout makes the sandbox end d from now, which may be sooner than
+	// before. 0 ends it.
+	SetTimeout(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) error
+	// ExtendSandbox makes the sandbox live at least d from now. It never
+	// shortens its life.
+	ExtendSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error)
+}
+
+// Authenticator tells whose request it is. The error is Unauthorized if it is
+// nobody's.
+type Authenticator interface {
+	Authenticate(ctx context.Context, h http.Header) (cove.Key, error)
+}
+
+// Tokens derives the access token of a secured sandbox.
+type Tokens interface {
+	Envd(id cove.SandboxID) string
+}
+
+// Config is what the surface is made of.
+type Config struct {
+	Control     Control       // required
+	Auth        Authenticator // required
+	Tokens      Tokens        // required
+	Log         *slog.Logger  // required
+	EnvdVersion string        // required; said of a sandbox whose record does not tell
+}
+
+// server implements the generated interface; its handlers are spread over the
+// files of the package, one file per group of routes.
+type server struct {
+	control     Control
+	auth        Authenticator
+	tokens      Tokens
+	log         *slog.Logger
+	envdVersion string
+	mux         *http.ServeMux
+}
+
+var _ wire.ServerInterface = (*server)(nil)
+
+// New returns the handler of the REST interface.
+func New(cfg Config) http.Handler {
+	s := &server{
+		control:     cfg.Control,
+		auth:        cfg.Auth,
+		tokens:      cfg.Tokens,
+		log:         cfg.Log,
+		envdVersion: cfg.EnvdVersion,
+		mux:         http.NewServeMux(),
+	}
+	wire.HandlerWithOptions(s, wire.StdHTTPServerOptions{BaseRouter: s.mux, ErrorHandlerFunc: s.badParameter})
+	return s
+}
+
+// GetHealth answers GET /health. It needs no key.
+func (s *server) GetHealth(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	io.WriteString(w, "Health check successful")
+}

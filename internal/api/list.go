@@ -1,0 +1,143 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	wire "github.com/cove-sandbox/cove/internal/gen/api"
+)
+
+// maxPage is the largest page of a list, and the usual one.
+const maxPage = 100
+
+// ListSandboxes answers GET /sandboxes: everything that runs, newest first.
+func (s *server) ListSandboxes(w http.ResponseWriter, r *http.Request, params wire.ListSandboxesParams) {
+	s.forTeam(w, r, func(team cove.TeamID) error {
+		if err := checkQuery(r, "metadata"); err != nil {
+			return err
+		}
+		metadata, err := parseMetadata(params.Metadata)
+		if err != nil {
+			return err
+		}
+		f := cove.SandboxFilter{States: []cove.State{cove.Running}, Metadata: metadata, Order: cove.Descending, Limit: maxPage}
+		all := []wire.ListedSandbox{}
+		for {
+			page, err := s.control.ListSandboxes(r.Context(), team, f)
+			if err != nil {
+				return fmt.Errorf("list sandboxes: %w", err)
+			}
+			all = append(all, s.toList(page.Sandboxes)...)
+			if page.Next == (cove.Cursor{}) {
+				return writeJSON(w, http.StatusOK, all)
+			}
+			f.After = page.Next
+		}
+	})
+}
+
+// ListSandboxesV2 answers GET /v2/sandboxes.
+func (s *server) ListSandboxesV2(w http.ResponseWriter, r *http.Request, params wire.ListSandboxesV2Params) {
+	s.forTeam(w, r, func(team cove.TeamID) error {
+		if err := checkQuery(r, "metadata", "state", "order", "startedAfter", "template", "nextToken", "limit"); err != nil {
+			return err
+		}
+		f, err := parseFilter(params)
+		if err != nil {
+			return err
+		}
+		// Nothing is ever paused yet, but the total is asked for with it.
+		nothing := len(params.State) > 0 && !slices.Contains(params.State, string(wire.Running))
+		if nothing {
+			f = cove.SandboxFilter{States: []cove.State{cove.Running}, Order: cove.Descending, Limit: 1}
+		}
+		page, err := s.control.ListSandboxes(r.Context(), team, f)
+		if err != nil {
+			return fmt.Errorf("list sandboxes: %w", err)
+		}
+		w.Header().Set("X-Total-Running", strconv.Itoa(page.Running))
+		if nothing {
+			return writeJSON(w, http.StatusOK, []wire.ListedSandbox{})
+		}
+		// Clients ask for another page whenever there is a token.
+		if page.Next != (cove.Cursor{}) {
+			w.Header().Set("X-Next-Token", formatCursor(page.Next, f.Order))
+		}
+		return writeJSON(w, http.StatusOK, s.toList(page.Sandboxes))
+	})
+}
+
+// parseFilter checks the parameters of a list and says them in words of the
+// domain.
+func parseFilter(p wire.ListSandboxesV2Params) (cove.SandboxFilter, error) {
+	const op = "api.parseFilter"
+	f := cove.SandboxFilter{States: []cove.State{cove.Running}, Order: cove.Descending, Limit: maxPage}
+	for _, state := range p.State {
+		if !wire.State(state).Valid() {
+			return f, cove.E(cove.Invalid, op, nil, `unknown state %q; use "running" or "paused"`, clip(state))
+		}
+	}
+	if p.Order != nil && *p.Order != "" {
+		if !p.Order.Valid() {
+			return f, cove.E(cove.Invalid, op, nil, `unknown order %q; use "asc" or "desc"`, clip(string(*p.Order)))
+		}
+		f.Order = cove.Order(*p.Order)
+	}
+	if p.Limit != nil {
+		if *p.Limit < 1 || *p.Limit > maxPage {
+			return f, cove.E(cove.Invalid, op, nil, `"limit" must be from 1 to %d`, maxPage)
+		}
+		f.Limit = int(*p.Limit)
+	}
+	if p.Template != nil && *p.Template != "" {
+		if _, err := cove.ParseTemplateRef(*p.Template); err != nil {
+			return f, err
+		}
+		f.Template = *p.Template
+	}
+	if p.StartedAfter != nil {
+		f.StartedAfter = p.StartedAfter.UTC().Truncate(time.Microsecond)
+	}
+	var err error
+	if f.Metadata, err = parseMetadata(p.Metadata); err != nil {
+		return f, err
+	}
+	if p.NextToken != nil && *p.NextToken != "" {
+		f.After, err = parseCursor(*p.NextToken, f.Order)
+	}
+	return f, err
+}
+
+// parseMetadata reads the metadata parameter. Clients encode keys and values,
+// then the pairs as a query, then that as a value of the query proper, which the
+// router has decoded.
+func parseMetadata(param *string) (map[string]string, error) {
+	const op = "api.parseMetadata"
+	if param == nil || *param == "" {
+		return nil, nil
+	}
+	query, err := url.QueryUnescape(*param)
+	if err != nil {
+		return nil, cove.E(cove.Invalid, op, err, `"metadata" is not properly URL-encoded`)
+	}
+	pairs := make(map[string]string)
+	for pair := range strings.SplitSeq(query, "&") {
+		parts := strings.Split(pair, "=")
+		if len(parts) != 2 {
+			return nil, cove.E(cove.Invalid, op, nil, `"metadata" must be pairs of key=value with & between them, keys and values URL-encoded`)
+		}
+		key, keyErr := url.QueryUnescape(parts[0])
+		value, valueErr := url.QueryUnescape(parts[1])
+		if keyErr != nil || valueErr != nil {
+			return nil, cove.E(cove.Invalid, op, nil, `"metadata" has a key or a value that is not properly URL-encoded`)
+		}
+		pairs[key] = value
+	}
+	return pairs, nil
+}

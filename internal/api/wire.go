@@ -1,0 +1,96 @@
+package api
+
+import (
+	"maps"
+
+	cove "github.com/cove-sandbox/cove"
+	wire "github.com/cove-sandbox/cove/internal/gen/api"
+)
+
+// clientID is said of every sandbox: clients demand the field and do nothing
+// with it. The value is the reference's.
+const clientID = "6532622b"
+
+// toSandbox says how to use sb.
+func (s *server) toSandbox(sb cove.Sandbox) wire.Sandbox {
+	return wire.Sandbox{
+		TemplateID:      string(sb.Template),
+		SandboxID:       string(sb.ID),
+		ClientID:        clientID,
+		Alias:           optional(sb.Alias),
+		EnvdVersion:     s.envdOf(sb),
+		EnvdAccessToken: s.tokenOf(sb),
+	}
+}
+
+// toDetail says everything about sb.
+func (s *server) toDetail(sb cove.Sandbox) wire.SandboxDetail {
+	return wire.SandboxDetail{
+		TemplateID:          string(sb.Template),
+		SandboxID:           string(sb.ID),
+		ClientID:            clientID,
+		Alias:               optional(sb.Alias),
+		StartedAt:           sb.StartedAt.UTC(),
+		EndAt:               sb.EndAt.UTC(),
+		EnvdVersion:         s.envdOf(sb),
+		EnvdAccessToken:     s.tokenOf(sb),
+		AllowInternetAccess: sb.Internet,
+		CpuCount:            int32(sb.Resources.CPUs),
+		MemoryMB:            int32(sb.Resources.MemoryMB),
+		DiskSizeMB:          int32(sb.Resources.DiskMB),
+		State:               wire.Running,
+		Metadata:            metadataOf(sb),
+		Lifecycle:           wire.Lifecycle{AutoResume: false, OnTimeout: wire.Kill},
+	}
+}
+
+// toList returns list items; never nil, which would not be a list on the wire.
+func (s *server) toList(sandboxes []cove.Sandbox) []wire.ListedSandbox {
+	items := make([]wire.ListedSandbox, 0, len(sandboxes))
+	for _, sb := range sandboxes {
+		items = append(items, wire.ListedSandbox{
+			TemplateID:  string(sb.Template),
+			SandboxID:   string(sb.ID),
+			ClientID:    clientID,
+			Alias:       optional(sb.Alias),
+			StartedAt:   sb.StartedAt.UTC(),
+			EndAt:       sb.EndAt.UTC(),
+			CpuCount:    int32(sb.Resources.CPUs),
+			MemoryMB:    int32(sb.Resources.MemoryMB),
+			DiskSizeMB:  int32(sb.Resources.DiskMB),
+			State:       wire.Running,
+			EnvdVersion: s.envdOf(sb),
+			Metadata:    metadataOf(sb),
+		})
+	}
+	return items
+}
+
+// tokenOf returns the token of a secured sandbox.
+func (s *server) tokenOf(sb cove.Sandbox) *string {
+	if !sb.Secure {
+		return nil
+	}
+	return new(s.tokens.Envd(sb.ID))
+}
+
+func (s *server) envdOf(sb cove.Sandbox) string {
+	if sb.Envd != "" {
+		return sb.Envd
+	}
+	return s.envdVersion
+}
+
+func metadataOf(sb cove.Sandbox) wire.Strings {
+	if sb.Metadata == nil {
+		return wire.Strings{}
+	}
+	return maps.Clone(sb.Metadata)
+}
+
+func optional(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

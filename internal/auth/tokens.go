@@ -1,0 +1,62 @@
+package auth
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+
+	cove "github.com/cove-sandbox/cove"
+)
+
+// minSecret is the shortest server secret in bytes: 128 bits cannot be guessed.
+const minSecret = 16
+
+// Tokens derives the access tokens of sandboxes from the server's secret. A
+// token is the same for the whole life of its sandbox, pauses and server
+// restarts included, because clients keep the one they got first.
+//
+// The purposes cannot be confused: a sandbox identifier has no hyphen, so no
+// identifier equals another one with a purpose in front.
+type Tokens struct {
+	secret []byte
+	keyID  string
+}
+
+// NewTokens returns the Tokens of a secret of at least 16 bytes. keyID names the
+// secret, so that it can be told from its successor.
+func NewTokens(secret []byte, keyID string) (*Tokens, error) {
+	if len(secret) < minSecret {
+		return nil, fmt.Errorf("token secret %q has %d bytes, want at least %d", keyID, len(secret), minSecret)
+	}
+	return &Tokens{secret: append([]byte(nil), secret...), keyID: keyID}, nil
+}
+
+// KeyID returns the name of the secret.
+func (t *Tokens) KeyID() string { return t.keyID }
+
+// Envd returns the token that opens the daemon of a secured sandbox to clients,
+// which send it as X-Access-Token.
+func (t *Tokens) Envd(id cove.SandboxID) string { return t.derive(string(id)) }
+
+// Traffic returns the token that opens the ports of a sandbox whose traffic is
+// not public, sent as e2b-traffic-access-token.
+func (t *Tokens) Traffic(id cove.SandboxID) string { return t.derive("sandbox-traffic-" + string(id)) }
+
+// Control returns the token that opens the internal routes of the daemon in a
+// sandbox to this server. It is never given to clients.
+func (t *Tokens) Control(id cove.SandboxID) string { return t.derive("cove-control-" + string(id)) }
+
+func (t *Tokens) derive(message string) string {
+	mac := hmac.New(sha256.New, t.secret)
+	mac.Write([]byte(message))
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Equal reports whether two tokens are the same, in a time that does not tell
+// where they differ. Two empty tokens are not equal: an absent token must not
+// match one that was never set.
+func Equal(a, b string) bool {
+	return a != "" && subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
+}
