@@ -167,8 +167,8 @@ func (b *booting) cgroup(ctx context.Context) (err error) {
 func (b *booting) plan(context.Context) error { return b.sb.save() }
 
 func (b *booting) runtime(ctx context.Context) error {
-	args, env := b.o.cfg.Daemon.Command(b.spec)
 	network := b.sb.slot.Runtime()
+	args, env := b.o.cfg.Daemon.Command(b.spec, network.Gateway) // the gateway answers DNS
 	r, w, err := os.Pipe()
 	if err != nil {
 		return hostFailure("orchestrator.runtime", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"sync"
@@ -187,7 +188,7 @@ func (i *images) Tools(context.Context) (runtime.Image, error) {
 
 type daemon machine
 
-func (d *daemon) Command(cove.Spec) (args, env []string) { return []string{"/.cove/envd"}, nil }
+func (d *daemon) Command(cove.Spec, netip.Addr) (args, env []string) { return []string{"/.cove/envd"}, nil }
 
 func (d *daemon) Init(context.Context, cove.Spec, orchestrator.DialFunc) error {
 	return (*machine)(d).fails("identity")

@@ -3,6 +3,7 @@ package orchestrator
 import (
 	"context"
 	"net"
+	"net/netip"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/runtime"
@@ -54,7 +55,7 @@ type Images interface {
 // Daemon is the host's side of the program that is PID 1 in every sandbox.
 type Daemon interface {
 	// Command returns the program, its arguments and its environment.
-	Command(spec cove.Spec) (args, env []string)
+	Command(spec cove.Spec, nameServer netip.Addr) (args, env []string)
 	// Init tells a daemon that runs who it is: token, environment, defaults.
 	Init(ctx context.Context, spec cove.Spec, dial DialFunc) error
 	// Connect connects to a port on the sandbox's own localhost. The error is

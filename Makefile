@@ -1,0 +1,35 @@
+# Cove. "make help" lists the targets.
+
+GO      ?= go
+GVISOR  := $(shell $(GO) list -m -f '{{.Version}}' gvisor.dev/gvisor)
+VERSION ?= dev
+LDFLAGS := -s -w -X gvisor.dev/gvisor/runsc/version.version=$(GVISOR) \
+           -X github.com/cove-sandbox/cove/internal/cli.Version=$(VERSION)
+
+export CGO_ENABLED = 0
+
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build bin/cove, bin/cove-envd and bin/cove-runsc
+	@echo "building cove, cove-envd and cove-runsc (the first time takes a minute or two)"
+	@mkdir -p bin
+	@GOBIN="$(CURDIR)/bin" $(GO) install -ldflags '$(LDFLAGS)' ./cmd/cove ./cmd/cove-envd ./cmd/cove-runsc
+
+deps: ## install the OS packages that building the base template needs
+	@scripts/deps
+
+demo: deps build ## set everything up and run code in a sandbox
+	@scripts/demo
+
+test: deps build ## run all tests, those with real sandboxes and real SDKs too
+	@scripts/deps test
+	$(GO) vet ./...
+	$(GO) test -timeout 25m ./...
+
+generate: ## generate internal/gen from spec/
+	$(GO) generate ./spec
+
+.PHONY: help build deps demo test generate

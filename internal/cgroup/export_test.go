@@ -1,0 +1,10 @@
+package cgroup
+
+// Settings returns "file=value" for each write that limits need.
+func Settings(unified bool, controllers []string, l Limits) []string {
+	var out []string
+	for _, s := range settings(unified, controllers, l) {
+		out = append(out, s.file+"="+s.value)
+	}
+	return out
+}

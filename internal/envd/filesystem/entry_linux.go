@@ -1,0 +1,73 @@
+package filesystem
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cove-sandbox/cove/internal/envd/account"
+	"github.com/cove-sandbox/cove/internal/envd/metadata"
+	pb "github.com/cove-sandbox/cove/internal/gen/filesystem"
+)
+
+// entryOf describes the file at path. Of a symbolic link, type and mode are
+// those of the file it leads to; clients rely on it.
+func entryOf(users *account.Directory, path string) (*pb.EntryInfo, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	entry := &pb.EntryInfo{
+		Name:         text(filepath.Base(path)),
+		Type:         typeOf(info.Mode()),
+		Path:         text(path),
+		Size:         info.Size(),
+		Mode:         uint32(info.Mode().Perm()),
+		Permissions:  info.Mode().String(),
+		ModifiedTime: timestamppb.New(info.ModTime()),
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		owner, group := users.Names(st.Uid, st.Gid)
+		entry.Owner, entry.Group = text(owner), text(group)
+	}
+	if info.Mode()&fs.ModeSymlink != 0 {
+		target, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			target = path
+		}
+		resolved := text(target)
+		entry.SymlinkTarget = &resolved
+		entry.Type = pb.FileType_FILE_TYPE_UNSPECIFIED
+		if info, err := os.Stat(path); err == nil {
+			entry.Type = typeOf(info.Mode())
+			entry.Mode = uint32(info.Mode().Perm())
+		}
+	}
+	for k, v := range metadata.Read(path) {
+		if entry.Metadata == nil {
+			entry.Metadata = map[string]string{}
+		}
+		entry.Metadata[k] = v
+	}
+	return entry, nil
+}
+
+func typeOf(mode fs.FileMode) pb.FileType {
+	switch {
+	case mode.IsRegular():
+		return pb.FileType_FILE_TYPE_FILE
+	case mode.IsDir():
+		return pb.FileType_FILE_TYPE_DIRECTORY
+	case mode&fs.ModeSymlink != 0:
+		return pb.FileType_FILE_TYPE_SYMLINK
+	}
+	return pb.FileType_FILE_TYPE_UNSPECIFIED
+}
+
+// text makes s fit for the wire: names are bytes to the kernel, but a single
+// one that is not UTF-8 would make a whole list impossible to send.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }

@@ -1,0 +1,214 @@
+// Package server is the composition root: it reads a Config, builds the parts
+// that make a server, and runs them.
+//
+// It decides nothing itself; what looks like a decision here is the choice of a
+// part. It may import everything but cli. Its goroutines are the actors of
+// package run and the HTTP servers' own.
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/api"
+	"github.com/cove-sandbox/cove/internal/auth"
+	"github.com/cove-sandbox/cove/internal/builder"
+	"github.com/cove-sandbox/cove/internal/cgroup"
+	"github.com/cove-sandbox/cove/internal/control"
+	"github.com/cove-sandbox/cove/internal/envd/paths"
+	"github.com/cove-sandbox/cove/internal/network"
+	"github.com/cove-sandbox/cove/internal/orchestrator"
+	"github.com/cove-sandbox/cove/internal/proxy"
+	"github.com/cove-sandbox/cove/internal/run"
+	"github.com/cove-sandbox/cove/internal/runtime/runsc"
+	"github.com/cove-sandbox/cove/internal/store"
+	"github.com/cove-sandbox/cove/internal/store/sqlite"
+)
+
+// Config is what a server is made of. The zero value of an optional field means
+// the default written beside it.
+type Config struct {
+	DataDir    string       // required, absolute: everything the server keeps
+	Listen     string       // required: address of the API and the edge
+	EdgeListen string       // address for the edge alone, beside Listen; empty: none
+	Engine     string       // required: path of cove-runsc
+	Envd       string       // required: path of cove-envd
+	Log        *slog.Logger // required
+
+	// Progress is told of the base template's build, for the operator to see.
+	Progress func(builder.Progress) // nil: nobody is
+	// Started is told, once, that requests are served, and where.
+	Started func(addr net.Addr) // nil: nobody is
+
+	WarmSlots    int            // network slots kept ready
+	MaxSandboxes int            // 0: as many as the host bears
+	MaxTimeout   time.Duration  // 0: no limit
+	Resources    cove.Resources // of sandboxes of the base template; zero: control's default
+}
+
+// Server is one server. It runs once.
+type Server struct {
+	cfg Config
+
+	unlock   func() error
+	store    store.Store
+	listener net.Listener
+	edge     net.Listener // nil without EdgeListen
+
+	network      *network.Pool
+	orchestrator *orchestrator.Orchestrator
+	control      *control.Control
+	builder      *builder.Builder
+	http         *httpServer
+}
+
+// Serve runs a server until ctx is done. Sandboxes that run then go on running
+// and are taken over by the next server on the same data directory. An error at
+// the start leaves nothing behind.
+func Serve(ctx context.Context, cfg Config) (err error) {
+	s := &Server{cfg: cfg}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+	if err := s.assemble(ctx); err != nil {
+		return err
+	}
+	return run.Group(ctx,
+		run.Actor{Name: "network", Run: s.network.Run},
+		run.Actor{Name: "sandboxes", Run: s.orchestrator.Run},
+		run.Actor{Name: "control", Run: s.control.Run},
+		run.Actor{Name: "http", Run: s.http.run},
+	)
+}
+
+// open takes what can be taken by one server only: the data directory and the
+// addresses. It comes before anything that works.
+func (s *Server) open(ctx context.Context) (err error) {
+	cfg := s.cfg
+	if !filepath.IsAbs(cfg.DataDir) || cfg.Log == nil || cfg.Engine == "" || cfg.Envd == "" {
+		return errors.New("server: DataDir must be absolute, and Log, Engine and Envd are required")
+	}
+	if err := checkHost(cfg); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return fmt.Errorf("the data directory cannot be made: %w", err)
+	}
+	if s.unlock, err = lock(filepath.Join(cfg.DataDir, "cove.lock")); err != nil {
+		return err
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return fmt.Errorf("cannot listen on %s: %w; choose another address with --listen", cfg.Listen, err)
+	}
+	if cfg.EdgeListen != "" {
+		if s.edge, err = net.Listen("tcp", cfg.EdgeListen); err != nil {
+			return fmt.Errorf("cannot listen on %s: %w; choose another address with --edge-listen", cfg.EdgeListen, err)
+		}
+	}
+	s.store, err = sqlite.Open(ctx, filepath.Join(cfg.DataDir, "cove.db"))
+	return err
+}
+
+// close gives back what open took, and waits for nothing else: what works has
+// ended by then.
+func (s *Server) close() error {
+	var errs []error
+	for _, l := range []net.Listener{s.listener, s.edge} {
+		if l == nil {
+			continue
+		}
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.unlock != nil {
+		errs = append(errs, s.unlock())
+	}
+	return errors.Join(errs...)
+}
+
+// assemble builds the parts from the ground up. It starts nothing.
+func (s *Server) assemble(ctx context.Context) error {
+	cfg := s.cfg
+	secret, err := s.store.Secret(ctx, "tokens")
+	if err != nil {
+		return err
+	}
+	tokens, err := auth.NewTokens(secret, "1")
+	if err != nil {
+		return err
+	}
+	if err := takeInOrphans(); err != nil {
+		return err
+	}
+	instance := instanceOf(cfg.DataDir)
+	if s.network, err = network.New(network.Config{Instance: instance, Warm: cfg.WarmSlots, Log: cfg.Log}); err != nil {
+		return err
+	}
+	groups, err := cgroup.New(cgroup.Config{Parent: "cove-" + instance})
+	if err != nil {
+		return err
+	}
+	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, StateDir: filepath.Join("/run/cove", instance), Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	s.builder = builder.New(builder.Config{
+		TemplatesDir: filepath.Join(cfg.DataDir, "templates"), CacheDir: filepath.Join(cfg.DataDir, "cache"),
+		Log: cfg.Log, Environ: os.Environ(),
+	})
+	if err := s.builder.Clean(ctx); err != nil {
+		return err
+	}
+	tools, err := packTools(ctx, cfg.Envd, filepath.Join(cfg.DataDir, "cache"))
+	if err != nil {
+		return err
+	}
+	s.orchestrator, err = orchestrator.New(orchestrator.Config{
+		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{groups},
+		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens}, Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
+	})
+	if err != nil {
+		return err
+	}
+	s.control, err = control.New(control.Config{
+		Store: s.store, Node: s.orchestrator, Base: base{s.builder, cfg.Progress}, Tokens: tokens, Log: cfg.Log,
+		Resources: cfg.Resources, MaxTimeout: cfg.MaxTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.welcome(ctx); err != nil {
+		return err
+	}
+	s.http = &httpServer{
+		log: cfg.Log, listener: s.listener, edgeListener: s.edge, started: cfg.Started,
+		api: api.New(api.Config{
+			Control: s.control, Auth: auth.New(auth.Config{Keys: s.store}), Tokens: tokens, Log: cfg.Log, EnvdVersion: paths.Version,
+		}),
+		edge: proxy.New(proxy.Config{
+			Dialer: s.orchestrator, Log: cfg.Log, DaemonPort: paths.Port, InternalPaths: paths.InternalPaths(),
+		}),
+	}
+	return nil
+}
+
+// instanceOf names a server on its host by its data directory, so that a
+// restarted server finds what is its own among what others left.
+func instanceOf(dataDir string) string {
+	sum := sha256.Sum256([]byte(filepath.Clean(dataDir)))
+	return hex.EncodeToString(sum[:4])
+}

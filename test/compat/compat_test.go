@@ -1,0 +1,197 @@
+// Package compat runs the official clients, as their registries hand them out,
+// against a real server. It installs them itself; a client that cannot be
+// installed fails its test.
+package compat_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cove-sandbox/cove/test/stand"
+)
+
+const (
+	installLimit = 5 * time.Minute
+	runLimit     = 5 * time.Minute
+)
+
+func TestOfficialClients(t *testing.T) {
+	s := stand.Start(t)
+	t.Run("javascript", func(t *testing.T) {
+		dir := npm(t, "e2b@latest")
+		run(t, s, dir, node(t), script(t, dir, "sdk.mjs"))
+	})
+	t.Run("python", func(t *testing.T) {
+		python := pip(t, "e2b")
+		run(t, s, t.TempDir(), python, script(t, t.TempDir(), "sdk_sync.py"))
+		run(t, s, t.TempDir(), python, script(t, t.TempDir(), "sdk_async.py"))
+	})
+	t.Run("command line", func(t *testing.T) {
+		dir := npm(t, "@e2b/cli@latest")
+		testCommandLine(t, s, filepath.Join(dir, "node_modules", ".bin", "e2b"))
+	})
+}
+
+// testCommandLine uses the official command line as a user at a shell would.
+func testCommandLine(t *testing.T, s *stand.Server, e2b string) {
+	sb := s.Create(t, nil)
+	defer sb.Kill(t)
+	home := t.TempDir()
+	for _, c := range []struct {
+		args string
+		want string
+		exit int
+	}{
+		{"sandbox list --format json", sb.ID, 0},
+		{"sandbox info " + sb.ID + " --format json", sb.ID, 0},
+		{"sandbox exec " + sb.ID + " -- echo from the sandbox", "from the sandbox", 0},
+		{"sandbox exec " + sb.ID + " -- exit 7", "", 7},
+	} {
+		args := strings.Split(c.args, " ")
+		out, err := command(t, s, home, e2b, args...)
+		exit := 0
+		if e, ok := err.(*exec.ExitError); ok {
+			exit = e.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if exit != c.exit || !strings.Contains(out, c.want) {
+			t.Errorf("e2b %s: exit status %d, output:\n%s\nwant %d and %q", c.args, exit, out, c.exit, c.want)
+		}
+	}
+	other := s.Create(t, nil)
+	if out, err := command(t, s, home, e2b, "sandbox", "kill", other.ID); err != nil {
+		t.Errorf("e2b sandbox kill: %v\n%s", err, out)
+	}
+	if status, _ := s.Do(t, "GET", "/sandboxes/"+other.ID, nil); status != 404 {
+		t.Errorf("after e2b sandbox kill: %d, want 404", status)
+	}
+}
+
+// run runs a client's script and demands that it says that it has come to its
+// end: a script that ends early, for whatever reason, has not passed.
+func run(t *testing.T, s *stand.Server, dir, interpreter, script string) {
+	t.Helper()
+	out, err := command(t, s, dir, interpreter, script)
+	if err != nil || !strings.HasSuffix(strings.TrimSpace(out), "ALL PASSED") {
+		t.Errorf("%s: %v\n%s", filepath.Base(script), err, out)
+	}
+	if list := s.List(t); len(list) > 0 {
+		t.Errorf("%s left sandboxes: %v", filepath.Base(script), list)
+	}
+}
+
+// command runs a program as a client of the server: with three variables and no
+// other configuration.
+func command(t *testing.T, s *stand.Server, home, name string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = home
+	cmd.Env = []string{
+		"PATH=" + filepath.Dir(node(t)) + ":" + os.Getenv("PATH"), "HOME=" + home,
+		"E2B_API_URL=" + s.URL, "E2B_SANDBOX_URL=" + s.URL, "E2B_API_KEY=" + s.Key,
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// script copies a script of testdata to where it finds its packages.
+func script(t *testing.T, dir, name string) string {
+	t.Helper()
+	content, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// cached returns a directory for what is installed under a name.
+func cached(t *testing.T, name string) string {
+	t.Helper()
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, "cove-test", "clients", name)
+}
+
+func install(t *testing.T, dir, name string, args ...string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), installLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// npm installs a package, in the version that the registry offers today, and
+// returns the directory whose scripts can import it.
+func npm(t *testing.T, name string) string {
+	t.Helper()
+	parent := cached(t, "")
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), installLimit)
+	defer cancel()
+	view := exec.CommandContext(ctx, npmProgram(t), "view", name, "version", "--json")
+	view.Dir = parent
+	out, err := view.Output()
+	var version string
+	if err != nil || json.Unmarshal(out, &version) != nil {
+		t.Fatalf("npm view %s: %v %s", name, err, out)
+	}
+	dir := cached(t, strings.NewReplacer("/", "-", "@latest", "").Replace(name)+"-"+version)
+	if _, err := os.Stat(filepath.Join(dir, "complete")); err == nil {
+		t.Logf("%s %s", name, version)
+		return dir
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	install(t, dir, npmProgram(t), "install", "--no-audit", "--no-fund", "--prefix", dir, strings.TrimSuffix(name, "@latest")+"@"+version)
+	if err := os.WriteFile(filepath.Join(dir, "complete"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s %s, installed", name, version)
+	return dir
+}
+
+// venv returns a virtual environment of its own for a package.
+func venv(t *testing.T, name string) string {
+	t.Helper()
+	dir := cached(t, "python-"+name)
+	if _, err := os.Stat(filepath.Join(dir, "bin", "pip")); err != nil {
+		install(t, "/", "python3", "-m", "venv", "--clear", dir)
+	}
+	return dir
+}
+
+// pip installs a package, in the version that the registry offers today, and
+// returns the interpreter that can import it.
+func pip(t *testing.T, name string) string {
+	t.Helper()
+	dir := venv(t, name)
+	install(t, "/", filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--upgrade", name)
+	t.Logf("%s", install(t, "/", filepath.Join(dir, "bin", "pip"), "list", "--format", "freeze"))
+	return filepath.Join(dir, "bin", "python")
+}

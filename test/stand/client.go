@@ -1,0 +1,163 @@
+package stand
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/cove-sandbox/cove/internal/gen/process"
+	"github.com/cove-sandbox/cove/internal/gen/process/processconnect"
+)
+
+// Do makes a request to the API and returns status and body; body is nil if it
+// is no JSON object.
+func (s *Server) Do(t *testing.T, method, path string, body any) (int, map[string]any) {
+	t.Helper()
+	var in io.Reader
+	if body != nil {
+		content, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = bytes.NewReader(content)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-API-Key", s.Key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer resp.Body.Close()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	var object map[string]any
+	_ = json.Unmarshal(content, &object) // a list, or nothing: the caller looks at the status
+	return resp.StatusCode, object
+}
+
+// List returns the identifiers of the running sandboxes.
+func (s *Server) List(t *testing.T) []string {
+	t.Helper()
+	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), "GET", s.URL+"/v2/sandboxes?limit=100", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-API-Key", s.Key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Errorf("list: %v", err)
+		return nil
+	}
+	defer resp.Body.Close()
+	var list []struct{ SandboxID string }
+	if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+		t.Errorf("list: %v", err)
+	}
+	var ids []string
+	for _, sb := range list {
+		ids = append(ids, sb.SandboxID)
+	}
+	return ids
+}
+
+// Sandbox is a sandbox of a server, as its owner sees it.
+type Sandbox struct {
+	ID, Token string
+	server    *Server
+}
+
+// Create creates a sandbox; request adds to the body or changes it.
+func (s *Server) Create(t *testing.T, request map[string]any) *Sandbox {
+	t.Helper()
+	body := map[string]any{"templateID": "base", "timeout": 600}
+	for k, v := range request {
+		body[k] = v
+	}
+	status, answer := s.Do(t, "POST", "/v2/sandboxes", body)
+	if status != http.StatusCreated {
+		t.Fatalf("create: %d %v\n%s", status, answer, s.log)
+	}
+	token, _ := answer["envdAccessToken"].(string)
+	return &Sandbox{ID: answer["sandboxID"].(string), Token: token, server: s}
+}
+
+// Kill ends the sandbox.
+func (sb *Sandbox) Kill(t *testing.T) {
+	t.Helper()
+	if status, body := sb.server.Do(t, "DELETE", "/sandboxes/"+sb.ID, nil); status != http.StatusNoContent {
+		t.Errorf("kill: %d %v", status, body)
+	}
+}
+
+// Result is how a command ended.
+type Result struct {
+	Stdout, Stderr string
+	Exit           int
+}
+
+// Run runs a shell command as root in the sandbox and waits for its end.
+func (sb *Sandbox) Run(t *testing.T, command string) Result {
+	t.Helper()
+	r, err := sb.TryRun(t, command)
+	if err != nil {
+		t.Fatalf("%q: %v", command, err)
+	}
+	return r
+}
+
+// TryRun is Run for a command that may not come to its end.
+func (sb *Sandbox) TryRun(t *testing.T, command string) (Result, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	stream, err := sb.Start(ctx, command)
+	if err != nil {
+		return Result{}, err
+	}
+	defer stream.Close()
+	var r Result
+	for stream.Receive() {
+		switch e := stream.Msg().GetEvent().GetEvent().(type) {
+		case *process.ProcessEvent_Data:
+			r.Stdout += string(e.Data.GetStdout())
+			r.Stderr += string(e.Data.GetStderr())
+		case *process.ProcessEvent_End:
+			r.Exit = int(e.End.GetExitCode())
+			return r, nil
+		}
+	}
+	return r, errors.Join(errors.New("the stream ended without an end event"), stream.Err())
+}
+
+// Start starts a shell command as root and returns its events.
+func (sb *Sandbox) Start(ctx context.Context, command string) (*connect.ServerStreamForClient[process.StartResponse], error) {
+	client := processconnect.NewProcessClient(http.DefaultClient, sb.server.URL, connect.WithProtoJSON())
+	noInput := false
+	req := connect.NewRequest(&process.StartRequest{
+		Process: &process.ProcessConfig{Cmd: "/bin/bash", Args: []string{"-l", "-c", command}}, Stdin: &noInput,
+	})
+	for name, value := range sb.Headers("49983") {
+		req.Header().Set(name, value)
+	}
+	req.Header().Set("Authorization", "Basic cm9vdDo=") // "root:"
+	return client.Start(ctx, req)
+}
+
+// Headers are what routes a request to a port of the sandbox.
+func (sb *Sandbox) Headers(port string) map[string]string {
+	return map[string]string{"E2b-Sandbox-Id": sb.ID, "E2b-Sandbox-Port": port, "X-Access-Token": sb.Token}
+}
