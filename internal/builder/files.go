@@ -85,6 +85,9 @@ func baseFiles(extraCA bool) []file {
 		dir("/.cove", 0o755), dir("/proc", 0o555), dir("/sys", 0o555), dir("/run", 0o755),
 		dir("/dev", 0o755), dir("/dev/pts", 0o755), dir("/dev/shm", 0o1777),
 		dir("/tmp", 0o1777), dir("/var/tmp", 0o1777),
+		// The engine mounts memory over an empty /tmp. With the directory that a
+		// desktop has there anyway, /tmp stays on the sandbox's disk.
+		dir("/tmp/.X11-unix", 0o1777), dir("/tmp/.ICE-unix", 0o1777),
 		dir("/var/log/apt", 0o755), // apt wants its own, and makes none
 	}
 	// Packages that install a manual page by hand fail where its directory is

@@ -211,6 +211,9 @@ func (o *Orchestrator) SetEnd(ctx context.Context, id cove.SandboxID, execution 
 
 // Dial implements node.Node.
 func (o *Orchestrator) Dial(ctx context.Context, id cove.SandboxID, port uint16) (net.Conn, error) {
+	if _, err := o.running(ctx); err != nil { // a restarted server must not deny what it is about to adopt
+		return nil, err
+	}
 	sb, ok := o.find(id)
 	if !ok {
 		return nil, notHere("orchestrator.Dial")

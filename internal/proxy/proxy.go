@@ -116,9 +116,6 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		reverse = p.daemon
 	}
-	// A command's input and output flow at the same time, over HTTP/1.1 too.
-	// Writers that cannot (HTTP/2 always can) say so, and nothing is lost.
-	_ = http.NewResponseController(w).EnableFullDuplex()
 	reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
 }
 

@@ -58,8 +58,8 @@ func TestHostileAnswers(t *testing.T) {
 		"endless headers": {"HTTP/1.1 200 OK\r\n", "X: " + strings.Repeat("x", 4096) + "\r\n"},
 		"endless line":    {"HTTP/1.1 200 OK\r\nX: ", strings.Repeat("x", 4096)},
 		"no HTTP":         {"SSH-2.0-hello\r\n", "hello\r\n"},
-		"not JSON":        {"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx", ""},
-		"redirect":        {"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", ""},
+		"not JSON":        {"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1\r\n\r\nx", ""},
+		"redirect":        {"HTTP/1.1 302 Found\r\nConnection: close\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
