@@ -154,7 +154,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := takeInOrphans(); err != nil {
 		return err
 	}
-	instance := instanceOf(cfg.DataDir)
+	instance := InstanceOf(cfg.DataDir)
 	if s.network, err = network.New(network.Config{Instance: instance, Warm: cfg.WarmSlots, Log: cfg.Log}); err != nil {
 		return err
 	}
@@ -206,9 +206,9 @@ func (s *Server) assemble(ctx context.Context) error {
 	return nil
 }
 
-// instanceOf names a server on its host by its data directory, so that a
+// InstanceOf names a server on its host by its data directory, so that a
 // restarted server finds what is its own among what others left.
-func instanceOf(dataDir string) string {
+func InstanceOf(dataDir string) string {
 	sum := sha256.Sum256([]byte(filepath.Clean(dataDir)))
 	return hex.EncodeToString(sum[:4])
 }

@@ -31,6 +31,7 @@ type Server struct {
 	Dir  string // its data directory
 	URL  string // of API and edge
 	Key  string
+	Env  []string // more of its environment; set before Run
 	args []string
 
 	cmd  *exec.Cmd
@@ -109,6 +110,7 @@ func (s *Server) TryRun(t *testing.T) error {
 	programs := binaries.Dir(t, "cove", "cove-runsc", "cove-envd")
 	args := append([]string{"serve", "--data-dir", s.Dir, "--listen", "127.0.0.1:0", "--log-level", "debug"}, s.args...)
 	s.cmd = exec.Command(filepath.Join(programs, "cove"), args...)
+	s.cmd.Env = append(os.Environ(), s.Env...)
 	if s.log == nil {
 		s.log = &log{}
 	}
@@ -248,6 +250,17 @@ func recipe(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return info.ModTime().UTC().Format("20060102150405.000000000")
+}
+
+// SeedFrom lets a server use the shared templates where they are, for a data
+// directory too small to hold them.
+func (s *Server) SeedFrom(t *testing.T) {
+	t.Helper()
+	scratch := &Server{Dir: t.TempDir()}
+	seed(t, scratch)
+	if err := os.Symlink(filepath.Join(scratch.Dir, "templates"), filepath.Join(s.Dir, "templates")); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // link copies a tree by hard links: images are large and never change.

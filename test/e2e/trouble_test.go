@@ -1,0 +1,86 @@
+package e2e_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/cove-sandbox/cove/test/stand"
+)
+
+// TestFullDisk fills the disk under the data directory and expects a sentence,
+// no leftovers, and a server that goes on once there is room.
+func TestFullDisk(t *testing.T) {
+	s := stand.New(t)
+	if err := syscall.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=48m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Stop(t)
+		if err := syscall.Unmount(s.Dir, 0); err != nil {
+			t.Errorf("unmounting: %v", err)
+		}
+	})
+	s.SeedFrom(t)
+	s.Run(t)
+	s.Create(t, nil).Kill(t)
+
+	filler := filepath.Join(s.Dir, "filler")
+	fill(t, filler)
+	status, body := s.Do(t, "POST", "/v2/sandboxes", map[string]any{"templateID": "base"})
+	message, _ := body["message"].(string)
+	if status != http.StatusInsufficientStorage || !strings.Contains(message, "disk is full") || strings.Contains(message, s.Dir) {
+		t.Errorf("on a full disk: %d %q", status, message)
+	}
+	for what, n := range census(t, s) {
+		if n > 0 && what != "mounts in the data directory" {
+			t.Errorf("%s: %d left behind", what, n)
+		}
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	s.Create(t, nil).Kill(t)
+}
+
+// fill writes to a file until the disk is full.
+func fill(t *testing.T, name string) {
+	t.Helper()
+	f, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+}
+
+func TestMissingTool(t *testing.T) {
+	s := stand.New(t) // without the shared template
+	s.Env = []string{"PATH=/nonexistent"}
+	s.Run(t)
+	status, body := s.Do(t, "POST", "/v2/sandboxes", map[string]any{"templateID": "base"})
+	message, _ := body["message"].(string)
+	if status != http.StatusServiceUnavailable || !strings.Contains(message, "mmdebstrap") || !strings.Contains(message, "apt-get install") {
+		t.Errorf("without mmdebstrap: %d %q", status, message)
+	}
+	if entries, _ := filepath.Glob(filepath.Join(s.Dir, "templates", "*")); len(entries) > 0 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+func TestTakenAddress(t *testing.T) {
+	first := stand.New(t)
+	first.Run(t)
+	second := stand.New(t, "--listen", strings.TrimPrefix(first.URL, "http://"))
+	if err := second.TryRun(t); err == nil || !strings.Contains(err.Error(), "--listen") {
+		t.Errorf("err = %v", err)
+	}
+	if entries, _ := os.ReadDir(second.Dir); len(entries) > 1 { // its lock
+		t.Errorf("a server that could not start left %v", entries)
+	}
+}
