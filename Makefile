@@ -29,7 +29,10 @@ test: deps build ## run all tests, those with real sandboxes and real SDKs too
 	$(GO) vet ./...
 	$(GO) test -timeout 25m ./...
 
+bench: deps build ## measure; one JSON line a figure on standard output
+	@$(GO) test -run '^$$' -bench Figures -benchtime 1x -timeout 30m ./test/bench | grep '^{'
+
 generate: ## generate internal/gen from spec/
 	$(GO) generate ./spec
 
-.PHONY: help build deps demo test generate
+.PHONY: help build deps demo test bench generate

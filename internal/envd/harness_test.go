@@ -166,6 +166,8 @@ type running struct {
 	s   stream
 	msg func() *process.ProcessEvent
 	pid uint32
+
+	unread string // heard, but after what until waited for
 }
 
 // spawn starts what req says and waits for the start event.
@@ -242,15 +244,22 @@ func (r *running) wait() (result, error) {
 	return res, r.s.Err()
 }
 
-// until reads until the output contains text.
+// until reads until the output contains text, all streams taken together.
 func (r *running) until(text string) {
 	r.t.Helper()
-	var res result
-	for !strings.Contains(res.out+res.err+res.pty, text) {
-		if !r.s.Receive() {
-			r.t.Fatalf("no %q in %+v: %v", text, res, r.s.Err())
+	stop := time.AfterFunc(patience, func() { r.s.Close() })
+	defer stop.Stop()
+	for {
+		if _, after, found := strings.Cut(r.unread, text); found {
+			r.unread = after
+			return
 		}
+		if !r.s.Receive() {
+			r.t.Fatalf("no %q in %q: %v", text, r.unread, r.s.Err())
+		}
+		var res result
 		res.add(r.msg())
+		r.unread += res.out + res.err + res.pty
 	}
 }
 

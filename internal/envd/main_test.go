@@ -138,7 +138,13 @@ func TestFirstProcess(t *testing.T) {
 		t.Errorf("after a restore: %q", got)
 	}
 
-	// SIGTERM ends it although something runs that does not listen to it.
+	wantTerminated(t, d, cmd)
+}
+
+// wantTerminated checks that SIGTERM ends the daemon although something runs
+// that does not listen to it.
+func wantTerminated(t *testing.T, d *daemon, cmd *exec.Cmd) {
+	t.Helper()
 	r, err := d.spawn(t.Context(), &process.StartRequest{Process: &process.ProcessConfig{Cmd: "/bin/bash", Args: []string{"-c", "trap '' TERM; echo up; while :; do read; done"}}}, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -115,7 +115,7 @@ func (d *daemon) smallBuffers() processconnect.ProcessClient {
 	transport := &http.Transport{DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := (&net.Dialer{}).DialContext(ctx, network, addr)
 		if tcp, ok := conn.(*net.TCPConn); ok {
-			err = tcp.SetReadBuffer(16 << 10)
+			err = tcp.SetReadBuffer(512 << 10)
 		}
 		return conn, err
 	}}

@@ -19,6 +19,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
@@ -44,17 +45,40 @@ type Proxy struct {
 	cfg    Config
 	daemon *httputil.ReverseProxy // keeps connections: we know how the daemon closes them
 	others *httputil.ReverseProxy // one connection a request: a stranger may close at any time
+
+	buffers buffers
 }
+
+// buffers are what bodies are copied through. They are large: a file of a
+// gigabyte crosses the edge in fewer, cheaper pieces.
+type buffers struct{ pool sync.Pool }
+
+const bufferSize = 256 << 10
+
+// Get implements httputil.BufferPool.
+func (b *buffers) Get() []byte {
+	if buf, ok := b.pool.Get().(*[bufferSize]byte); ok {
+		return buf[:]
+	}
+	return make([]byte, bufferSize)
+}
+
+// Put implements httputil.BufferPool.
+func (b *buffers) Put(buf []byte) { b.pool.Put((*[bufferSize]byte)(buf)) }
 
 // idle is how long an unused connection to a daemon is kept; the daemon keeps
 // its side for longer, so that it is never the one to close first.
 const idle = 60 * time.Second
+
+// transferBuffer is the size of a daemon connection's buffers, in bytes.
+const transferBuffer = 64 << 10
 
 // New allocates.
 func New(cfg Config) *Proxy {
 	p := &Proxy{cfg: cfg}
 	p.daemon = p.reverse(&http.Transport{
 		DialContext: p.dial, MaxIdleConns: 2048, MaxIdleConnsPerHost: 64, IdleConnTimeout: idle, DisableCompression: true,
+		ReadBufferSize: transferBuffer, WriteBufferSize: transferBuffer,
 	})
 	p.others = p.reverse(&http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true})
 	return p
@@ -66,6 +90,7 @@ func (p *Proxy) reverse(transport http.RoundTripper) *httputil.ReverseProxy {
 		FlushInterval: -1, // every write is passed on at once: streams are the rule here
 		ErrorLog:      log.New(quiet{p.cfg.Log}, "", 0),
 		ErrorHandler:  p.failed,
+		BufferPool:    &p.buffers,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			target, _ := r.In.Context().Value(targetKey{}).(Target)
 			r.Out.URL.Scheme = "http"

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/cove-sandbox/cove/internal/server"
 	"github.com/cove-sandbox/cove/test/stand"
 )
 
@@ -52,6 +55,7 @@ func testIsolation(t *testing.T, s *stand.Server) {
 			t.Errorf("dmesg does not show gVisor: %q", out)
 		}
 	})
+	t.Run("engine", func(t *testing.T) { testEngine(t, s) })
 	t.Run("processes", func(t *testing.T) {
 		// A sandbox numbers its processes itself: PID 1 is the daemon, and of
 		// the test's own process nothing is seen.
@@ -151,4 +155,45 @@ func testInternet(t *testing.T, s *stand.Server) {
 			t.Errorf("the host cannot reach it any more: %+v", r)
 		}
 	})
+}
+
+// testEngine looks at the engine from the host: if the code inside broke out of
+// gVisor's kernel, this is all it would have.
+func testEngine(t *testing.T, s *stand.Server) {
+	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	engines := 0
+	for _, path := range cmdlines {
+		line, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(line), "runsc-sandbox") || !strings.Contains(string(line), server.InstanceOf(s.Dir)) {
+			continue
+		}
+		engines++
+		dir := filepath.Dir(path)
+		status, err := os.ReadFile(filepath.Join(dir, "status"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"Uid:\t65534", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2"} {
+			if !strings.Contains(string(status), want) {
+				t.Errorf("the engine's status lacks %q:\n%s", want, status)
+			}
+		}
+		if files, _ := filepath.Glob(filepath.Join(dir, "root", "*")); len(files) > 2 {
+			t.Errorf("the engine sees files: %v", files)
+		}
+		fds, _ := filepath.Glob(filepath.Join(dir, "fd", "*"))
+		for _, fd := range fds {
+			target, _ := os.Readlink(fd)
+			if info, err := os.Stat(target); err == nil && info.IsDir() {
+				t.Errorf("the engine holds a directory of the host: %s", target)
+			}
+		}
+		own, _ := os.Readlink("/proc/self/ns/net")
+		if ns, _ := os.Readlink(filepath.Join(dir, "ns", "net")); ns == own || ns == "" {
+			t.Errorf("the engine's network namespace is %q, the host's %q", ns, own)
+		}
+	}
+	if engines == 0 {
+		t.Error("no engine was found")
+	}
 }

@@ -18,7 +18,7 @@ import (
 
 // Do makes a request to the API and returns status and body; body is nil if it
 // is no JSON object.
-func (s *Server) Do(t *testing.T, method, path string, body any) (int, map[string]any) {
+func (s *Server) Do(t testing.TB, method, path string, body any) (int, map[string]any) {
 	t.Helper()
 	var in io.Reader
 	if body != nil {
@@ -50,7 +50,7 @@ func (s *Server) Do(t *testing.T, method, path string, body any) (int, map[strin
 }
 
 // List returns the identifiers of the running sandboxes.
-func (s *Server) List(t *testing.T) []string {
+func (s *Server) List(t testing.TB) []string {
 	t.Helper()
 	req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), "GET", s.URL+"/v2/sandboxes?limit=100", nil)
 	if err != nil {
@@ -81,7 +81,7 @@ type Sandbox struct {
 }
 
 // Create creates a sandbox; request adds to the body or changes it.
-func (s *Server) Create(t *testing.T, request map[string]any) *Sandbox {
+func (s *Server) Create(t testing.TB, request map[string]any) *Sandbox {
 	t.Helper()
 	body := map[string]any{"templateID": "base", "timeout": 600}
 	for k, v := range request {
@@ -96,7 +96,7 @@ func (s *Server) Create(t *testing.T, request map[string]any) *Sandbox {
 }
 
 // Kill ends the sandbox.
-func (sb *Sandbox) Kill(t *testing.T) {
+func (sb *Sandbox) Kill(t testing.TB) {
 	t.Helper()
 	if status, body := sb.server.Do(t, "DELETE", "/sandboxes/"+sb.ID, nil); status != http.StatusNoContent {
 		t.Errorf("kill: %d %v", status, body)
@@ -110,7 +110,7 @@ type Result struct {
 }
 
 // Run runs a shell command as root in the sandbox and waits for its end.
-func (sb *Sandbox) Run(t *testing.T, command string) Result {
+func (sb *Sandbox) Run(t testing.TB, command string) Result {
 	t.Helper()
 	r, err := sb.TryRun(t, command)
 	if err != nil {
@@ -120,7 +120,7 @@ func (sb *Sandbox) Run(t *testing.T, command string) Result {
 }
 
 // TryRun is Run for a command that may not come to its end.
-func (sb *Sandbox) TryRun(t *testing.T, command string) (Result, error) {
+func (sb *Sandbox) TryRun(t testing.TB, command string) (Result, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()

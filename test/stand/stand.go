@@ -65,7 +65,7 @@ const (
 )
 
 // Start starts a server with the base template and waits until it can be used.
-func Start(t *testing.T, args ...string) *Server {
+func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
 	s := New(t, args...)
 	seed(t, s)
@@ -76,7 +76,7 @@ func Start(t *testing.T, args ...string) *Server {
 
 // New describes a server without starting it. Its sandboxes, and what else it
 // may leave on the host, are removed when the test ends.
-func New(t *testing.T, args ...string) *Server {
+func New(t testing.TB, args ...string) *Server {
 	t.Helper()
 	// Not t.TempDir: its name carries the test's, and paths of sockets are short.
 	dir, err := os.MkdirTemp("", "cove-test-")
@@ -97,7 +97,7 @@ func New(t *testing.T, args ...string) *Server {
 }
 
 // Run starts the server, again if it ran before, and waits until it answers.
-func (s *Server) Run(t *testing.T) {
+func (s *Server) Run(t testing.TB) {
 	t.Helper()
 	if err := s.TryRun(t); err != nil {
 		t.Fatalf("the server did not start: %v\n%s", err, s.log)
@@ -105,7 +105,7 @@ func (s *Server) Run(t *testing.T) {
 }
 
 // TryRun is Run for a server that may fail to start; the error is its output.
-func (s *Server) TryRun(t *testing.T) error {
+func (s *Server) TryRun(t testing.TB) error {
 	t.Helper()
 	programs := binaries.Dir(t, "cove", "cove-runsc", "cove-envd")
 	args := append([]string{"serve", "--data-dir", s.Dir, "--listen", "127.0.0.1:0", "--log-level", "debug"}, s.args...)
@@ -160,7 +160,7 @@ func (s *Server) PID() int { return s.cmd.Process.Pid }
 func (s *Server) Log() string { return s.log.String() }
 
 // Kill ends the server as a power cut would, and leaves its sandboxes.
-func (s *Server) Kill(t *testing.T) {
+func (s *Server) Kill(t testing.TB) {
 	t.Helper()
 	if err := s.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("killing the server: %v", err)
@@ -169,7 +169,7 @@ func (s *Server) Kill(t *testing.T) {
 }
 
 // Stop ends what runs on the server, and then the server, gently.
-func (s *Server) Stop(t *testing.T) {
+func (s *Server) Stop(t testing.TB) {
 	t.Helper()
 	if s.cmd == nil || s.cmd.Process == nil {
 		return
@@ -201,7 +201,7 @@ func (s *Server) Stop(t *testing.T) {
 }
 
 // cache is where finished base templates are kept for the next test.
-func cache(t *testing.T) string {
+func cache(t testing.TB) string {
 	t.Helper()
 	dir, err := os.UserCacheDir()
 	if err != nil {
@@ -216,7 +216,7 @@ func cache(t *testing.T) string {
 
 // seed gives a server the templates and downloads of earlier tests. One test at
 // a time builds the template if it is not there; the others wait for it.
-func seed(t *testing.T, s *Server) {
+func seed(t testing.TB, s *Server) {
 	t.Helper()
 	dir := cache(t)
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -243,7 +243,7 @@ func seed(t *testing.T, s *Server) {
 }
 
 // recipe names the programs under test: others may build another template.
-func recipe(t *testing.T) string {
+func recipe(t testing.TB) string {
 	t.Helper()
 	info, err := os.Stat(filepath.Join(binaries.Dir(t, "cove"), "cove"))
 	if err != nil {
@@ -254,7 +254,7 @@ func recipe(t *testing.T) string {
 
 // SeedFrom lets a server use the shared templates where they are, for a data
 // directory too small to hold them.
-func (s *Server) SeedFrom(t *testing.T) {
+func (s *Server) SeedFrom(t testing.TB) {
 	t.Helper()
 	scratch := &Server{Dir: t.TempDir()}
 	seed(t, scratch)
@@ -264,7 +264,7 @@ func (s *Server) SeedFrom(t *testing.T) {
 }
 
 // link copies a tree by hard links: images are large and never change.
-func link(t *testing.T, from, to string) {
+func link(t testing.TB, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
@@ -299,7 +299,7 @@ func copyFile(from, to string) error {
 }
 
 // awaitBase waits until sandboxes of the base template can be created.
-func (s *Server) awaitBase(t *testing.T) {
+func (s *Server) awaitBase(t testing.TB) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), baseLimit)
 	defer cancel()
