@@ -38,6 +38,17 @@ type Process interface {
 	// Done is closed when the sandbox has ended, by itself or by Kill.
 	Done() <-chan struct{}
 
+	// Checkpoint stops everything inside and writes its state, memory and disk,
+	// into dir, which must be empty and survives the sandbox. Everything stays
+	// stopped, so that nothing happens after the state was written; Thaw lets it
+	// go on. On an error it goes on by itself. What was written is in the page
+	// cache: the caller syncs it if it must be durable.
+	Checkpoint(ctx context.Context, dir string) error
+
+	// Thaw lets a sandbox go on that Checkpoint stopped. It must not be called
+	// for one that is not stopped.
+	Thaw(ctx context.Context) error
+
 	// Kill ends the sandbox at once and returns when its process is gone and
 	// nothing is left of it. Killing an ended sandbox is not an error. The
 	// error is cove.DeadlineExceeded if ctx ends first.
@@ -61,6 +72,11 @@ type Spec struct {
 	Args     []string
 	Env      []string // "NAME=value"
 	Hostname string
+
+	// Restore is the directory of a checkpoint to continue from; empty: init is
+	// started. Everything but Dir, Cgroups, Network, Hostname, Env and Output
+	// must be as it was for the sandbox that was checkpointed.
+	Restore string
 
 	CPUs        int
 	MemoryBytes int64 // what the sandbox sees; the limit is the cgroup's

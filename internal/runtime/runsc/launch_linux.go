@@ -29,7 +29,7 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	req := launch.Request{
 		ID: spec.ID, StateDir: r.cfg.StateDir, Bundle: bundle,
 		Rootfs: spec.Rootfs, UpperDir: spec.Dir, UpperBytes: spec.DiskBytes,
-		Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
+		Restore: spec.Restore, Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
 		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, "panic.log"),
 	}
 	for _, image := range spec.Images {
@@ -38,18 +38,34 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	if n := spec.Network; n != nil {
 		req.Network = &launch.Network{NetNS: n.NetNS, Interface: n.Interface, Address: n.Address, Gateway: n.Gateway, MTU: n.MTU}
 	}
-	input, err := json.Marshal(req)
+	resp, err := r.ask(ctx, launch.Verb, req, spec.Output)
+	if err == nil {
+		return resp, nil
+	}
+	err = errors.Join(err, r.killLeftover(spec.ID))
+	switch {
+	case errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission):
+		return launch.Response{}, cove.E(cove.Unavailable, op, err, "the sandbox engine is missing on the server: run \"make build\" or reinstall cove")
+	case ctx.Err() != nil:
+		return launch.Response{}, cove.E(cove.DeadlineExceeded, op, err, "the sandbox did not start in time; try again")
+	}
+	return launch.Response{}, failure(op, err, "the sandbox could not be started")
+}
+
+// ask runs the engine binary with one question and returns its answer. output,
+// if not nil, becomes the output of a sandbox it starts.
+func (r *Runtime) ask(ctx context.Context, verb string, question any, output *os.File) (launch.Response, error) {
+	input, err := json.Marshal(question)
 	if err != nil {
 		return launch.Response{}, err
 	}
-
-	cmd := exec.CommandContext(ctx, r.cfg.Engine, launch.Verb)
+	cmd := exec.CommandContext(ctx, r.cfg.Engine, verb)
 	var stdout bytes.Buffer
 	stderr := &tail{max: maxStderr}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, stderr
 	cmd.Env = []string{"TMPDIR=" + os.TempDir()} // nothing of the server's environment reaches the engine
-	if spec.Output != nil {
-		cmd.ExtraFiles = []*os.File{spec.Output} // launch.OutputFD
+	if output != nil {
+		cmd.ExtraFiles = []*os.File{output} // launch.OutputFD
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = 2 * time.Second
@@ -62,15 +78,7 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	if runErr == nil && resp.Error == "" {
 		return resp, nil
 	}
-	cause := fmt.Errorf("launcher: %s (%w): %s", resp.Error, errors.Join(runErr, ctx.Err()), stderr)
-	cause = errors.Join(cause, r.killLeftover(spec.ID))
-	switch {
-	case errors.Is(runErr, os.ErrNotExist) || errors.Is(runErr, os.ErrPermission):
-		return launch.Response{}, cove.E(cove.Unavailable, op, cause, "the sandbox engine is missing on the server: run \"make build\" or reinstall cove")
-	case ctx.Err() != nil:
-		return launch.Response{}, cove.E(cove.DeadlineExceeded, op, cause, "the sandbox did not start in time; try again")
-	}
-	return launch.Response{}, failure(op, cause, "the sandbox could not be started")
+	return launch.Response{}, fmt.Errorf("launcher: %s (%w): %s", resp.Error, errors.Join(runErr, ctx.Err()), stderr)
 }
 
 // killLeftover ends an engine whose launcher died before it could say so. The

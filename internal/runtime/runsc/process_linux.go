@@ -12,13 +12,15 @@ import (
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/runtime"
+	"github.com/cove-sandbox/cove/internal/runtime/runsc/launch"
 )
 
 // process is a running engine. Its watch goroutine, which ends with the
 // engine, closes done and then pidfd.
 type process struct {
-	handle runtime.Handle
-	done   chan struct{} // closed by wait once the engine is gone and reaped
+	runtime *Runtime
+	handle  runtime.Handle
+	done    chan struct{} // closed by wait once the engine is gone and reaped
 
 	mu    sync.Mutex // not held during I/O other than a signal
 	pidfd *os.File   // nil once the engine is gone; guarded by mu
@@ -28,7 +30,7 @@ var errGone = errors.New("no such process")
 
 // watch opens the process a handle names and starts to wait for its end. A
 // handle without a start time, of a process just started, gets one.
-func watch(h runtime.Handle) (*process, error) {
+func (r *Runtime) watch(h runtime.Handle) (*process, error) {
 	fd, err := unix.PidfdOpen(h.PID, unix.PIDFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("opening the engine's process: %w", err)
@@ -45,7 +47,7 @@ func watch(h runtime.Handle) (*process, error) {
 		return nil, err
 	}
 	h.Start = start
-	p := &process{handle: h, done: make(chan struct{}), pidfd: pidfd}
+	p := &process{runtime: r, handle: h, done: make(chan struct{}), pidfd: pidfd}
 	go p.wait()
 	return p, nil
 }
@@ -69,6 +71,26 @@ func (p *process) Kill(ctx context.Context) error {
 	}
 	if err := removeSocket(p.handle.Socket); err != nil {
 		return cove.E(cove.Internal, op, err, "the sandbox's control socket could not be removed")
+	}
+	return nil
+}
+
+// Checkpoint implements runtime.Process.
+func (p *process) Checkpoint(ctx context.Context, dir string) error {
+	const op = "runsc.Checkpoint"
+	order := launch.Order{Do: launch.Checkpoint, ID: p.handle.ID, Socket: p.handle.Socket, Dir: dir}
+	if _, err := p.runtime.ask(ctx, launch.OrderVerb, order, nil); err != nil {
+		return failure(op, err, "the sandbox's state could not be saved; it goes on running")
+	}
+	return nil
+}
+
+// Thaw implements runtime.Process.
+func (p *process) Thaw(ctx context.Context) error {
+	const op = "runsc.Thaw"
+	order := launch.Order{Do: launch.Thaw, ID: p.handle.ID, Socket: p.handle.Socket}
+	if _, err := p.runtime.ask(ctx, launch.OrderVerb, order, nil); err != nil {
+		return failure(op, err, "the stopped sandbox could not go on")
 	}
 	return nil
 }

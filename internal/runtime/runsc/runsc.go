@@ -73,7 +73,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (_ runtime.Proce
 	if err != nil {
 		return nil, err
 	}
-	p, err := watch(runtime.Handle{ID: spec.ID, PID: resp.PID, Socket: resp.Socket})
+	p, err := r.watch(runtime.Handle{ID: spec.ID, PID: resp.PID, Socket: resp.Socket})
 	if err != nil {
 		return nil, failure(op, err, "the sandbox ended while it was starting")
 	}
@@ -83,7 +83,7 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (_ runtime.Proce
 // Adopt implements runtime.Runtime.
 func (r *Runtime) Adopt(_ context.Context, h runtime.Handle) (runtime.Process, error) {
 	const op = "runsc.Adopt"
-	p, err := watch(h)
+	p, err := r.watch(h)
 	if err != nil {
 		if rerr := removeSocket(h.Socket); rerr != nil {
 			err = errors.Join(err, rerr)

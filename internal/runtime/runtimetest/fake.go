@@ -3,6 +3,8 @@ package runtimetest
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strconv"
 	"sync"
 
@@ -32,6 +34,18 @@ func (h *Host) Running(id string) int {
 		}
 	}
 	return n
+}
+
+// Frozen reports whether a sandbox of the given identifier runs and is stopped.
+func (h *Host) Frozen(id string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.processes {
+		if p.handle.ID == id && p.frozen {
+			return true
+		}
+	}
+	return false
 }
 
 // Crash ends the sandbox with the given identifier as its own fault would.
@@ -72,7 +86,11 @@ func (f *Fake) Start(ctx context.Context, spec runtime.Spec) (runtime.Process, e
 			return nil, err
 		}
 	}
-	if spec.Output != nil {
+	if spec.Restore != "" {
+		if _, err := os.Stat(filepath.Join(spec.Restore, checkpointFile)); err != nil {
+			return nil, cove.E(cove.Internal, op, err, "the sandbox could not be started")
+		}
+	} else if spec.Output != nil {
 		ready := f.Ready
 		if ready == "" {
 			ready = "ready\n"
@@ -114,6 +132,38 @@ type fakeProcess struct {
 	host   *Host
 	handle runtime.Handle
 	done   chan struct{} // closed when it leaves host.processes
+	frozen bool          // guarded by host.mu
+}
+
+// checkpointFile is what a fake checkpoint consists of.
+const checkpointFile = "state"
+
+func (p *fakeProcess) Checkpoint(ctx context.Context, dir string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	p.host.mu.Lock()
+	defer p.host.mu.Unlock()
+	select {
+	case <-p.done:
+		return cove.E(cove.Internal, "runtimetest.Checkpoint", nil, "the sandbox has ended")
+	default:
+	}
+	if err := os.WriteFile(filepath.Join(dir, checkpointFile), []byte(p.handle.ID), 0o600); err != nil {
+		return err
+	}
+	p.frozen = true
+	return nil
+}
+
+func (p *fakeProcess) Thaw(context.Context) error {
+	p.host.mu.Lock()
+	defer p.host.mu.Unlock()
+	if !p.frozen {
+		return cove.E(cove.Internal, "runtimetest.Thaw", nil, "the sandbox is not stopped")
+	}
+	p.frozen = false
+	return nil
 }
 
 func (p *fakeProcess) Handle() runtime.Handle { return p.handle }

@@ -14,6 +14,7 @@ func TestFake(t *testing.T) {
 		Spec: func(t *testing.T, id string) runtime.Spec {
 			return runtime.Spec{ID: id, Dir: t.TempDir(), Rootfs: "image"}
 		},
+		Lives: func(_ *testing.T, p runtime.Process) bool { return !host.Frozen(p.Handle().ID) },
 		Broken: func(t *testing.T, id string) runtime.Spec {
 			return runtime.Spec{ID: id, Dir: t.TempDir()}
 		},

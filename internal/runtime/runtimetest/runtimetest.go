@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -23,6 +24,9 @@ type Bench struct {
 	// Spec returns a sandbox whose init writes the line "ready" to its output
 	// and then waits for ever.
 	Spec func(t *testing.T, id string) runtime.Spec
+	// Lives reports whether the code inside a sandbox, made by Spec, makes
+	// progress. It takes its time to say no.
+	Lives func(t *testing.T, p runtime.Process) bool
 	// Broken returns a sandbox that cannot start.
 	Broken func(t *testing.T, id string) runtime.Spec
 	// Left lists what the host still holds of a sandbox: processes, sockets,
@@ -44,6 +48,9 @@ func Run(t *testing.T, b Bench) {
 		"adopt of an ended sandbox is not found":        adoptOfEnded,
 		"adopt of a reused pid is not found":            adoptOfReusedPID,
 		"clear ends a sandbox without its handle":       clearEnds,
+		"a checkpoint can be gone on from, twice":       checkpointRestores,
+		"a checkpoint stops the sandbox until thawed":   checkpointStops,
+		"a checkpoint that fails leaves it running":     checkpointFails,
 		"one sandbox's end does not touch another":      independent,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
@@ -209,4 +216,77 @@ func clearEnds(t *testing.T, b Bench) {
 		t.Fatal("the sandbox still runs")
 	}
 	wantGone(t, b, p, "rtclear")
+}
+
+// checkpoint writes a sandbox's state and returns where it lies.
+func checkpoint(t *testing.T, p runtime.Process) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	dir := t.TempDir()
+	if err := p.Checkpoint(ctx, dir); err != nil {
+		t.Fatalf("checkpoint: %v", err)
+	}
+	return dir
+}
+
+func thaw(t *testing.T, p runtime.Process) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), bound)
+	defer cancel()
+	if err := p.Thaw(ctx); err != nil {
+		t.Fatalf("thaw: %v", err)
+	}
+}
+
+func checkpointStops(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtstops"))
+	if !b.Lives(t, p) {
+		t.Fatal("it does not live before the checkpoint")
+	}
+	checkpoint(t, p)
+	if !alive(p) || b.Lives(t, p) {
+		t.Errorf("after the checkpoint: alive %v, and it should be stopped", alive(p))
+	}
+	again, err := b.Open(t).Adopt(t.Context(), p.Handle()) // the server may have died in between
+	if err != nil {
+		t.Fatalf("adopt: %v", err)
+	}
+	thaw(t, again)
+	if !b.Lives(t, p) {
+		t.Error("it does not go on after the thaw")
+	}
+}
+
+func checkpointRestores(t *testing.T, b Bench) {
+	rt := b.Open(t)
+	spec := b.Spec(t, "rtrestore")
+	p := start(t, rt, spec)
+	dir := checkpoint(t, p)
+	kill(t, p)
+	for range 2 {
+		spec := spec
+		spec.Dir, spec.Restore = t.TempDir(), dir
+		ctx, cancel := context.WithTimeout(t.Context(), bound)
+		defer cancel()
+		restored, err := rt.Start(ctx, spec)
+		if err != nil {
+			t.Fatalf("restore: %v", err)
+		}
+		if !b.Lives(t, restored) {
+			t.Error("the restored sandbox does not go on")
+		}
+		kill(t, restored)
+		wantGone(t, b, restored, "rtrestore")
+	}
+}
+
+func checkpointFails(t *testing.T, b Bench) {
+	p := start(t, b.Open(t), b.Spec(t, "rtfails"))
+	if err := p.Checkpoint(t.Context(), filepath.Join(t.TempDir(), "no", "such", "directory")); err == nil {
+		t.Fatal("a checkpoint into nowhere succeeded")
+	}
+	if !alive(p) || !b.Lives(t, p) {
+		t.Error("it does not go on after the failed checkpoint")
+	}
 }

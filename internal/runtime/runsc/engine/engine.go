@@ -25,24 +25,31 @@ import (
 // Main runs the launcher if args ask for it and gVisor's command line if not.
 // gVisor ends the process itself, so only the launcher returns a status.
 func Main(args []string) int {
-	if len(args) < 2 || args[1] != launch.Verb {
-		maincli.Main()
-		return 0
+	verb := ""
+	if len(args) > 1 {
+		verb = args[1]
 	}
-	return answer(os.Stdin, os.Stdout)
+	switch verb {
+	case launch.Verb:
+		return answer(os.Stdin, os.Stdout, start)
+	case launch.OrderVerb:
+		return answer(os.Stdin, os.Stdout, obey)
+	}
+	maincli.Main()
+	return 0
 }
 
-// answer reads a request, launches it and writes the response. The caller's
-// standard output becomes private to it: the sandbox gets /dev/null for its
-// standard streams.
-func answer(in io.Reader, out io.Writer) int {
-	var resp launch.Response
-	var req launch.Request
+// answer reads a request, does what it asks and writes the response. The
+// caller's standard output becomes private to it: a sandbox gets streams of its
+// own.
+func answer[T any](in io.Reader, out io.Writer, do func(T) (launch.Response, error)) int {
+	var req T
 	dec := json.NewDecoder(in)
 	dec.DisallowUnknownFields()
 	err := dec.Decode(&req)
+	var resp launch.Response
 	if err == nil {
-		resp, err = start(req)
+		resp, err = do(req)
 	}
 	if err != nil {
 		resp = launch.Response{Error: err.Error()}

@@ -1,15 +1,18 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/cleanup"
 	"gvisor.dev/gvisor/pkg/control/client"
 	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/state/statefile"
 	"gvisor.dev/gvisor/runsc/boot"
 	"gvisor.dev/gvisor/runsc/config"
 	"gvisor.dev/gvisor/runsc/flag"
@@ -46,7 +49,7 @@ func start(req launch.Request) (_ launch.Response, err error) {
 	if args.MountHints, err = boot.NewPodMountHints(spec); err != nil {
 		return launch.Response{}, fmt.Errorf("mount hints: %w", err)
 	}
-	if err := initStdio(req.Output); err != nil {
+	if err := initStdio(req); err != nil {
 		return launch.Response{}, err
 	}
 
@@ -60,23 +63,72 @@ func start(req launch.Request) (_ launch.Response, err error) {
 	})
 	defer undo.Clean()
 
-	conn, err := client.ConnectTo(sb.GetControlSocketPath())
-	if err != nil {
-		return launch.Response{}, fmt.Errorf("connecting to the engine: %w", err)
-	}
-	defer conn.Close()
 	network, err := networkArgs(req.Network)
 	if err != nil {
 		return launch.Response{}, fmt.Errorf("network: %w", err)
 	}
-	if err := conn.Call(boot.ContMgrSetNetworkArgs, network, nil); err != nil {
-		return launch.Response{}, fmt.Errorf("configuring the network: %w", err)
+	if req.Restore != "" {
+		err = restore(conf, spec, sb, req, network)
+	} else {
+		err = begin(sb, req.ID, network)
 	}
-	if err := conn.Call(boot.ContMgrRootContainerStart, &req.ID, nil); err != nil {
-		return launch.Response{}, fmt.Errorf("starting init: %w", err)
+	if err != nil {
+		return launch.Response{}, err
 	}
 	undo.Release()
 	return launch.Response{PID: sb.Getpid(), Socket: sb.GetControlSocketPath()}, nil
+}
+
+// begin starts init in a booted engine.
+func begin(sb *sandbox.Sandbox, id string, network *boot.CreateLinksAndRoutesArgs) error {
+	conn, err := client.ConnectTo(sb.GetControlSocketPath())
+	if err != nil {
+		return fmt.Errorf("connecting to the engine: %w", err)
+	}
+	defer conn.Close()
+	if err := conn.Call(boot.ContMgrSetNetworkArgs, network, nil); err != nil {
+		return fmt.Errorf("configuring the network: %w", err)
+	}
+	if err := conn.Call(boot.ContMgrRootContainerStart, &id, nil); err != nil {
+		return fmt.Errorf("starting init: %w", err)
+	}
+	return nil
+}
+
+// restore continues a checkpoint in a booted engine. The pages of its memory
+// are loaded in the background, those that are needed first.
+func restore(conf *config.Config, spec *specs.Spec, sb *sandbox.Sandbox, req launch.Request, network *boot.CreateLinksAndRoutesArgs) error {
+	network.IsRestore = true
+	if err := sb.Restore(conf, spec, req.ID, req.Restore, false, true, network); err != nil {
+		return fmt.Errorf("restoring: %w", err)
+	}
+	return nil
+}
+
+// obey carries out an order for a sandbox that runs.
+func obey(o launch.Order) (launch.Response, error) {
+	log.SetLevel(log.Warning)
+	sb := &sandbox.Sandbox{ID: o.ID, ControlSocketPath: o.Socket}
+	switch o.Do {
+	case launch.Thaw:
+		return launch.Response{}, sb.Resume(o.ID)
+	case launch.Checkpoint:
+		conf, err := engineConfig(launch.Request{StateDir: filepath.Dir(o.Socket)})
+		if err != nil {
+			return launch.Response{}, fmt.Errorf("engine configuration: %w", err)
+		}
+		if err := sb.Pause(o.ID); err != nil {
+			return launch.Response{}, err
+		}
+		// Resume is about the stop that the checkpoint adds itself: the one
+		// above stays.
+		opts := sandbox.CheckpointOpts{Compression: statefile.CompressionLevelNone, Resume: true}
+		if err := sb.Checkpoint(conf, o.ID, o.Dir, opts); err != nil {
+			return launch.Response{}, errors.Join(err, sb.Resume(o.ID))
+		}
+		return launch.Response{}, nil
+	}
+	return launch.Response{}, fmt.Errorf("unknown order %q", o.Do)
 }
 
 // engineConfig states every engine setting that differs from gVisor's default.
@@ -93,6 +145,8 @@ func engineConfig(req launch.Request) (*config.Config, error) {
 		"ignore-cgroups": "true",  // the caller prepared them
 		"host-settings":  "ignore",
 		"net-raw":        "false",
+		// This engine's version is pinned and has everything in one program.
+		"sidecar-usage-policy": "LEGACY_DEPRECATED_SLOW_EMBEDDED_FALLBACK",
 	}
 	if req.PanicLog != "" {
 		settings["panic-log"] = req.PanicLog
@@ -150,15 +204,32 @@ func joinCgroups(dirs []string) error {
 // initStdio points the process's standard streams, which the sandbox's init
 // inherits, at /dev/null and at the descriptor the caller gave for output. The
 // response goes to the original output, which the caller of answer holds.
-func initStdio(output bool) error {
-	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
-	if err != nil {
+func initStdio(req launch.Request) (err error) {
+	if os.Stdin, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return err
 	}
-	os.Stdin, os.Stdout, os.Stderr = null, null, null
-	if output {
-		f := os.NewFile(launch.OutputFD, "output")
-		os.Stdout, os.Stderr = f, f
+	output := os.Stdin
+	switch {
+	case req.Output:
+		output = os.NewFile(launch.OutputFD, "output")
+	case req.Restore != "":
+		// Output was a pipe when the checkpoint was written, and the engine
+		// wants something as pollable in its place.
+		if output, err = sink(req.Bundle); err != nil {
+			return fmt.Errorf("output: %w", err)
+		}
 	}
+	os.Stdout, os.Stderr = output, output
 	return nil
+}
+
+// sink returns a pipe that is its own reader: what is written to it is kept
+// until it is full, and nobody ever reads it.
+func sink(dir string) (*os.File, error) {
+	name := filepath.Join(dir, "output")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		return nil, err
+	}
+	defer os.Remove(name)
+	return os.OpenFile(name, os.O_RDWR, 0)
 }

@@ -1,6 +1,6 @@
 // Package launch is what package runsc says to the engine binary and what the
-// engine answers: one JSON Request on standard input, one JSON Response on
-// standard output.
+// engine answers: one JSON Request (to boot a sandbox) or Order (to one that
+// runs) on standard input, one JSON Response on standard output.
 //
 // It is not the engine: it knows nothing of gVisor, so that the server which
 // speaks it does not link the engine. Only runsc and runsc/engine import it.
@@ -9,9 +9,12 @@ package launch
 
 import "net/netip"
 
-// Verb is the argument that selects the launcher in the engine binary. Every
-// other argument list belongs to gVisor's own command line.
-const Verb = "cove-launch"
+// Verb and OrderVerb are the arguments that select the launcher in the engine
+// binary. Every other argument list belongs to gVisor's own command line.
+const (
+	Verb      = "cove-launch"
+	OrderVerb = "cove-order"
+)
 
 // OutputFD is the launcher's file descriptor that becomes the standard output
 // and error of the sandbox's init if the request says Output.
@@ -33,6 +36,11 @@ type Request struct {
 	CPUs        int      // processors the sandbox sees
 	MemoryBytes int64    // memory the sandbox sees; 0: the host's
 
+	// Restore is the directory of a checkpoint to continue from; empty: init is
+	// started. The sandbox runs when the response comes; its memory may still
+	// be loading behind it.
+	Restore string
+
 	Network  *Network // nil: loopback only
 	Output   bool     // OutputFD is open
 	PanicLog string   // file that gets the engine's last words; empty: none
@@ -50,9 +58,27 @@ type Network struct {
 	MTU       int
 }
 
-// Response is the launcher's answer. Exactly one of Error and PID is set.
+// Response is the launcher's answer. If Error is empty, it was done.
 type Response struct {
-	PID    int    // the sandbox's process on the host
+	PID    int    // the sandbox's process on the host; 0 for an Order
 	Socket string // its control socket
 	Error  string
+}
+
+// What an Order may ask for.
+const (
+	// Checkpoint stops all tasks and writes the sandbox's state into Dir, which
+	// is empty. The tasks stay stopped; if it fails, they go on.
+	Checkpoint = "checkpoint"
+	// Thaw lets stopped tasks go on. Tasks that are not stopped must not be
+	// thawed.
+	Thaw = "thaw"
+)
+
+// Order is something for a sandbox that runs.
+type Order struct {
+	Do     string
+	ID     string
+	Socket string // its control socket
+	Dir    string
 }
