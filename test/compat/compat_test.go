@@ -5,7 +5,6 @@ package compat_test
 
 import (
 	"context"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,24 +15,22 @@ import (
 	"github.com/cove-sandbox/cove/test/stand"
 )
 
-const (
-	installLimit = 5 * time.Minute
-	runLimit     = 5 * time.Minute
-)
+// runLimit is how long a client may take for all it does.
+const runLimit = 5 * time.Minute
 
 func TestOfficialClients(t *testing.T) {
 	s := stand.Start(t)
 	t.Run("javascript", func(t *testing.T) {
-		dir := npm(t, "e2b@latest")
+		dir, _ := npm(t, "e2b", newest)
 		run(t, s, dir, node(t), script(t, dir, "sdk.mjs"))
 	})
 	t.Run("python", func(t *testing.T) {
-		python := pip(t, "e2b")
+		python, _ := pip(t, "e2b", newest)
 		run(t, s, t.TempDir(), python, script(t, t.TempDir(), "sdk_sync.py"))
 		run(t, s, t.TempDir(), python, script(t, t.TempDir(), "sdk_async.py"))
 	})
 	t.Run("command line", func(t *testing.T) {
-		dir := npm(t, "@e2b/cli@latest")
+		dir, _ := npm(t, "@e2b/cli", newest)
 		testCommandLine(t, s, filepath.Join(dir, "node_modules", ".bin", "e2b"))
 	})
 }
@@ -93,14 +90,19 @@ func command(t *testing.T, s *stand.Server, home, name string, args ...string) (
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), runLimit)
 	defer cancel()
+	out, err := client(ctx, s, node(t), home, name, args...).CombinedOutput()
+	return string(out), err
+}
+
+// client describes a program that is a client of the server and nothing else.
+func client(ctx context.Context, s *stand.Server, node, home, name string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = home
 	cmd.Env = []string{
-		"PATH=" + filepath.Dir(node(t)) + ":" + os.Getenv("PATH"), "HOME=" + home,
+		"PATH=" + filepath.Dir(node) + ":" + os.Getenv("PATH"), "HOME=" + home, "PYTHONDONTWRITEBYTECODE=1",
 		"E2B_API_URL=" + s.URL, "E2B_SANDBOX_URL=" + s.URL, "E2B_API_KEY=" + s.Key,
 	}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 // script copies a script of testdata to where it finds its packages.
@@ -115,83 +117,4 @@ func script(t *testing.T, dir, name string) string {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// cached returns a directory for what is installed under a name.
-func cached(t *testing.T, name string) string {
-	t.Helper()
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		dir = os.TempDir()
-	}
-	return filepath.Join(dir, "cove-test", "clients", name)
-}
-
-func install(t *testing.T, dir, name string, args ...string) string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), installLimit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// npm installs a package, in the version that the registry offers today, and
-// returns the directory whose scripts can import it.
-func npm(t *testing.T, name string) string {
-	t.Helper()
-	parent := cached(t, "")
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), installLimit)
-	defer cancel()
-	view := exec.CommandContext(ctx, npmProgram(t), "view", name, "version", "--json")
-	view.Dir = parent
-	out, err := view.Output()
-	var version string
-	if err != nil || json.Unmarshal(out, &version) != nil {
-		t.Fatalf("npm view %s: %v %s", name, err, out)
-	}
-	dir := cached(t, strings.NewReplacer("/", "-", "@latest", "").Replace(name)+"-"+version)
-	if _, err := os.Stat(filepath.Join(dir, "complete")); err == nil {
-		t.Logf("%s %s", name, version)
-		return dir
-	}
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	install(t, dir, npmProgram(t), "install", "--no-audit", "--no-fund", "--prefix", dir, strings.TrimSuffix(name, "@latest")+"@"+version)
-	if err := os.WriteFile(filepath.Join(dir, "complete"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s %s, installed", name, version)
-	return dir
-}
-
-// venv returns a virtual environment of its own for a package.
-func venv(t *testing.T, name string) string {
-	t.Helper()
-	dir := cached(t, "python-"+name)
-	if _, err := os.Stat(filepath.Join(dir, "bin", "pip")); err != nil {
-		install(t, "/", "python3", "-m", "venv", "--clear", dir)
-	}
-	return dir
-}
-
-// pip installs a package, in the version that the registry offers today, and
-// returns the interpreter that can import it.
-func pip(t *testing.T, name string) string {
-	t.Helper()
-	dir := venv(t, name)
-	install(t, "/", filepath.Join(dir, "bin", "pip"), "install", "--quiet", "--upgrade", name)
-	t.Logf("%s", install(t, "/", filepath.Join(dir, "bin", "pip"), "list", "--format", "freeze"))
-	return filepath.Join(dir, "bin", "python")
 }

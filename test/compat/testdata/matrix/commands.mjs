@@ -6,6 +6,14 @@ import { fails, until } from './harness.mjs'
 const start = (t, command, opts) => t.sbx.commands.run(command, { background: true, ...opts })
 const listed = async (t, pid) => (await t.sbx.commands.list()).find((p) => p.pid === pid)
 
+// killedDuring starts a command in a sandbox of its own, and kills the sandbox.
+async function killedDuring(t) {
+  const other = await t.create()
+  const handle = await other.commands.run('echo started; exec sleep 600', { background: true, timeoutMs: 0 })
+  await other.kill()
+  return handle
+}
+
 export default [
   ['commands.run', 'output and exit status', async ({ sbx }) => {
     const r = await sbx.commands.run('echo out; echo err >&2')
@@ -42,7 +50,7 @@ export default [
   }],
   ['commands.run', 'user', async (t) => {
     assert.equal(await t.sh('whoami; id -u'), 'user\n1000\n')
-    assert.equal(await t.sh('whoami; pwd', { user: 'root' }), 'root\n/root\n')
+    assert.equal(await t.sh('whoami; echo ~', { user: 'root' }), 'root\n/root\n')
     await fails(AuthenticationError, t.sbx.commands.run('true', { user: 'nobody-here' }), "invalid username: 'nobody-here'")
   }],
   ['commands.run', 'working directory', async (t) => {
@@ -63,7 +71,7 @@ export default [
   }],
   ['commands.run', 'letters of several bytes', async (t) => {
     assert.ok((await t.sh(`python3 -c "print('ač€🙂' * 30000)"`)) === 'ač€🙂'.repeat(30000) + '\n')
-  }],
+  }, 'CommandHandle.stdoutDecoder'],
   ['commands.run', 'several at once', async (t) => {
     const out = await Promise.all([...Array(10).keys()].map((i) => t.sh(`echo ${i}`)))
     assert.deepEqual(out, [...Array(10).keys()].map((i) => `${i}\n`))
@@ -75,11 +83,11 @@ export default [
     await fails(CommandExitError, handle.wait())
   }],
   ['commands.run', 'the sandbox is killed meanwhile', async (t) => {
-    const other = await t.create()
-    const handle = await other.commands.run('echo started; exec sleep 600', { background: true, timeoutMs: 0 })
-    await other.kill()
-    await fails(TimeoutError, handle.wait(), 'sandbox was killed or reached its end of life')
+    await fails(SandboxError, (await killedDuring(t)).wait())
   }],
+  ['commands.run', 'the error says that the sandbox was killed', async (t) => {
+    await fails(TimeoutError, (await killedDuring(t)).wait(), 'sandbox was killed or reached its end of life')
+  }, 'CommandHandle.checkHealth'],
   ['commands.list', 'commands and terminals', async (t) => {
     const handle = await start(t, 'exec sleep 600', { cwd: '/tmp', envs: { MARK: 'x' } })
     const pty = await t.sbx.pty.create({ cols: 80, rows: 24, onData: () => {} })

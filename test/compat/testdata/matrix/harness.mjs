@@ -3,6 +3,8 @@ import assert from 'node:assert/strict'
 import http from 'node:http'
 import { Sandbox } from 'e2b'
 
+import { declares } from './reflect.mjs'
+
 const CASE_LIMIT_MS = 60_000
 
 export const print = (line) => process.stdout.write(JSON.stringify(line) + '\n')
@@ -40,7 +42,8 @@ export function request(url, { host, method = 'GET', headers = {}, body } = {}) 
 }
 
 // Run is one run of the cases, on a sandbox of its own. A case is an array: the
-// method, what of it is examined, and how.
+// method, what of it is examined, how, and what of the package it needs that not
+// every version has.
 export class Run {
   constructor(sbx, methods) {
     this.sbx = sbx
@@ -50,9 +53,9 @@ export class Run {
   }
 
   async all(cases) {
-    for (const [method, examined, examine] of cases) {
+    for (const [method, examined, examine, needs] of cases) {
       const line = { method, case: examined, result: 'pass' }
-      if (!this.methods.has(method)) {
+      if (!this.methods.has(method) || (needs && !declares(needs))) {
         print({ ...line, result: 'absent' })
         continue
       }

@@ -41,9 +41,13 @@ export default [
     await fails(NotFoundError, t.sbx.pty.sendInput(999999, bytes('x')))
   }],
   ['pty.resize', 'the size inside', async (t) => {
-    const { handle, screen, type } = await open(t)
+    await t.sbx.files.makeDir(t.path())
+    const { handle, screen, type } = await open(t, { cwd: t.path() })
+    // While bash edits a line, it may set the size itself, to what it last read.
+    await type('touch ready; read -r _; stty size; tput cols; exit\n')
+    await until('the line is being executed', () => t.sbx.files.exists(t.path('ready')))
     await t.sbx.pty.resize(handle.pid, { cols: 133, rows: 41 })
-    await type('stty size; tput cols; exit\n')
+    await type('\n')
     await handle.wait()
     assert.match(screen.text, /41 133\r\n133\r\n/)
   }],

@@ -12,10 +12,21 @@ const declarations = readFileSync(join(dirname(entry), 'index.d.ts'), 'utf8')
 const renamed = { 'pty.send_input': 'pty.send_stdin', 'commands.supports_stdin_close': null }
 const snake = (name) => name.replace(/[A-Z]/g, (c) => '_' + c.toLowerCase())
 
-function hidden(className) {
+// hidden names what a class keeps to itself. Bundlers number names that clash.
+function hidden(bundledName) {
+  const className = bundledName.replace(/^_|\d+$/g, '')
   const body = new RegExp(`^(?:export )?declare (?:abstract )?class ${className}\\b[^]*?^}`, 'm').exec(declarations)
   if (!body) throw new Error(`the package declares no class ${className}`)
   return new Set([...body[0].matchAll(/^\s+(?:private|protected) (?:static )?(?:readonly )?(\w+)/gm)].map((m) => m[1]))
+}
+
+// declares says whether a type has a member, "Type.member": an option of a
+// method, or the part of a class that a behaviour rests on.
+export function declares(what) {
+  const [type, name] = what.split('.')
+  const body = new RegExp(`^(?:export )?(?:declare )?(?:interface|class) ${type}\\b[^]*?^}`, 'm').exec(declarations)
+  if (!body) throw new Error(`the package declares no type ${type}`)
+  return new RegExp(`^\\s+(?:private |protected |readonly )*${name}\\??[:;]`, 'm').test(body[0])
 }
 
 function publicOf(start, end) {
