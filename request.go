@@ -11,6 +11,9 @@ type NewSandbox struct {
 	Env      map[string]string
 	Secure   bool
 	Internet *bool // nil: not said, which means yes
+
+	OnTimeout  OnTimeout // empty: KillOnTimeout
+	AutoResume bool      // only with PauseOnTimeout
 }
 
 // Order is the order of a list by start time.

@@ -24,6 +24,8 @@ type tokens struct{}
 
 func (tokens) Envd(id cove.SandboxID) string { return "token-" + string(id) }
 
+func (tokens) Equal(a, b string) bool { return a == b }
+
 // builder is a base builder whose build takes as long as the test wants.
 type builder struct {
 	mu     sync.Mutex

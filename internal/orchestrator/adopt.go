@@ -22,6 +22,9 @@ func (o *Orchestrator) adopt(ctx context.Context) error {
 	if err != nil {
 		return hostFailure("orchestrator.adopt", err)
 	}
+	if err := o.clearPartial(); err != nil {
+		return err
+	}
 	slots, groups := map[int]bool{}, map[cove.SandboxID]bool{}
 	for _, entry := range entries {
 		id := cove.SandboxID(entry.Name())
@@ -60,7 +63,7 @@ func (o *Orchestrator) adoptOne(ctx context.Context, dir string) (_ *sandbox, er
 		return nil, fmt.Errorf("its network: %w", err)
 	}
 	sb := newSandbox(o, cove.Spec{ID: r.ID, Execution: r.Execution, Internet: r.Internet})
-	sb.record, sb.slot = r, slot
+	sb.record, sb.slot, sb.doubt = r, slot, r.Frozen
 
 	var undo undo.Stack // in the order in which boot adds them
 	undo.Add("directory", func(context.Context) error { return os.RemoveAll(dir) })

@@ -31,6 +31,8 @@ type machine struct {
 	slots  map[int]bool
 	groups map[cove.SandboxID]bool
 	next   int
+	memory int64           // what each sandbox uses
+	mute   bool            // no daemon answers
 	local  map[uint16]bool // ports open on the sandbox's localhost
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
@@ -76,7 +78,7 @@ func (m *machine) left(t *testing.T, id cove.SandboxID) []string {
 func (m *machine) orchestrator(t *testing.T, change func(*orchestrator.Config)) *orchestrator.Orchestrator {
 	t.Helper()
 	cfg := orchestrator.Config{
-		Dir: m.dir, Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
+		Dir: m.dir, Snapshots: m.dir + "-snapshots", Engine: "engine 1", Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
 		Runtime: &runtimetest.Fake{Host: m.host, Fail: func(runtime.Spec) error { return m.fails("runtime") }},
 		Log:     slog.New(slog.DiscardHandler),
 	}
@@ -158,6 +160,12 @@ func (c *cgroups) Create(_ context.Context, id cove.SandboxID, _ cove.Resources)
 	return []string{"group"}, (*machine)(c).fails("cgroup")
 }
 
+func (c *cgroups) Memory(context.Context, cove.SandboxID) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.memory, nil
+}
+
 func (c *cgroups) Remove(_ context.Context, id cove.SandboxID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -182,16 +190,27 @@ func (i *images) Root(context.Context, cove.BuildID) (string, error) {
 	return "root.erofs", (*machine)(i).fails("images")
 }
 
-func (i *images) Tools(context.Context) (runtime.Image, error) {
+func (i *images) Tools(context.Context, string) (runtime.Image, error) {
 	return runtime.Image{Source: "tools.erofs", Destination: "/.cove"}, nil
 }
 
 type daemon machine
 
-func (d *daemon) Command(cove.Spec, netip.Addr) (args, env []string) { return []string{"/.cove/envd"}, nil }
+func (d *daemon) Command(cove.Spec, netip.Addr) (args, env []string) {
+	return []string{"/.cove/envd"}, nil
+}
 
-func (d *daemon) Init(context.Context, cove.Spec, orchestrator.DialFunc) error {
+func (d *daemon) Init(_ context.Context, _ cove.SandboxID, _ cove.Spec, _ orchestrator.DialFunc) error {
 	return (*machine)(d).fails("identity")
+}
+
+func (d *daemon) Health(context.Context, orchestrator.DialFunc) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mute {
+		return errBroken
+	}
+	return nil
 }
 
 func (d *daemon) Connect(_ context.Context, _ cove.SandboxID, _ orchestrator.DialFunc, port uint16) (net.Conn, error) {

@@ -31,6 +31,9 @@ type sandbox struct {
 	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
 	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
 	saving sync.Mutex            // one write of the record at a time; taken before mu
+	ending bool                  // guarded by saving
+	still  sync.Mutex            // held while it is stopped, saved or let go on; taken before saving
+	doubt  bool                  // an earlier server may have left it stopped; guarded by still
 }
 
 func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
@@ -42,7 +45,8 @@ func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
 		left:  make(chan struct{}),
 		conns: map[*tracked]struct{}{},
 		record: record{
-			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt, Slot: -1,
+			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt,
+			OnTimeout: spec.OnTimeout, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Slot: -1,
 		},
 	}
 }
@@ -85,6 +89,11 @@ func (s *sandbox) watch(ctx context.Context) {
 				timer.Reset(left)
 				continue
 			}
+			if s.record.OnTimeout == cove.PauseOnTimeout {
+				// It runs on until somebody pauses it or moves its end.
+				s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: node.Due})
+				continue
+			}
 			s.tearDown(ctx, node.Expired)
 			return
 		case <-s.process.Done():
@@ -100,10 +109,13 @@ func (s *sandbox) watch(ctx context.Context) {
 // tearDown ends the sandbox and gives back all it had. A part that cannot be
 // given back is logged and left to the next start of the server, which finds
 // it by the sandbox's directory.
-func (s *sandbox) tearDown(ctx context.Context, reason node.Reason) error {
+func (s *sandbox) tearDown(ctx context.Context, reason node.What) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.cfg.KillTimeout)
 	defer cancel()
 	s.abort()
+	s.saving.Lock()
+	s.ending = true
+	s.saving.Unlock()
 	err := s.undo.Unwind(ctx)
 	log := s.o.cfg.Log.With("sandbox", s.record.ID, "reason", reason)
 	if err != nil {
@@ -113,7 +125,7 @@ func (s *sandbox) tearDown(ctx context.Context, reason node.Reason) error {
 	}
 	s.o.drop(s)
 	close(s.gone)
-	s.o.publish(node.Ended{ID: s.record.ID, Execution: s.record.Execution, Reason: reason})
+	s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: reason})
 	return err
 }
 
@@ -151,6 +163,9 @@ func (s *sandbox) setEnd(end time.Time) error {
 	s.record.EndAt = end
 	s.mu.Unlock()
 	err := s.save()
+	if cove.Is(err, cove.NotFound) && !end.After(s.o.cfg.Now()) {
+		err = nil // it ended while its end was written down, as was wanted
+	}
 	select {
 	case s.moved <- struct{}{}:
 	default: // one is pending; it will read the newest end
@@ -163,7 +178,7 @@ func (s *sandbox) setEnd(end time.Time) error {
 func (s *sandbox) dial(ctx context.Context, port uint16) (net.Conn, error) {
 	conn, err := s.slot.Dial(ctx, port)
 	if errors.Is(err, syscall.ECONNREFUSED) && port != s.o.cfg.Daemon.Port() {
-		conn, err = s.o.cfg.Daemon.Connect(ctx, s.record.ID, s.dialDaemon, port)
+		conn, err = s.o.cfg.Daemon.Connect(ctx, s.record.Identity, s.dialDaemon, port)
 	}
 	if err != nil {
 		if errors.Is(err, syscall.ECONNREFUSED) {
