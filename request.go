@@ -13,7 +13,7 @@ type NewSandbox struct {
 	Internet *bool // nil: not said, which means yes
 
 	OnTimeout  OnTimeout // empty: KillOnTimeout
-	AutoResume bool      // only with PauseOnTimeout
+	AutoResume bool      // traffic resumes it when it is paused
 }
 
 // Order is the order of a list by start time.

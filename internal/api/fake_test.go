@@ -72,6 +72,34 @@ func (f *fakeControl) Sandbox(_ context.Context, team cove.TeamID, id cove.Sandb
 	return f.find(id)
 }
 
+func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID) error {
+	if err := f.call("pause", team, id); err != nil {
+		return err
+	}
+	sb, err := f.find(id)
+	if err == nil && sb.State == cove.Paused {
+		return cove.E(cove.Conflict, "fake", nil, "Error pausing sandbox - sandbox '%s' is already paused", id)
+	}
+	return err
+}
+
+func (f *fakeControl) ConnectSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, bool, error) {
+	f.d = d
+	if err := f.call("connect", team, id); err != nil {
+		return cove.Sandbox{}, false, err
+	}
+	sb, err := f.find(id)
+	return sb, sb.State == cove.Paused, err
+}
+
+func (f *fakeControl) ResumeSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error) {
+	f.d = d
+	if err := f.call("resume", team, id); err != nil {
+		return cove.Sandbox{}, err
+	}
+	return f.find(id)
+}
+
 func (f *fakeControl) ListSandboxes(_ context.Context, team cove.TeamID, filter cove.SandboxFilter) (cove.SandboxPage, error) {
 	f.filter = filter
 	if err := f.call("list", team, ""); err != nil {

@@ -211,6 +211,18 @@ func (o *Orchestrator) SetEnd(ctx context.Context, id cove.SandboxID, execution 
 	return sb.setEnd(end)
 }
 
+// Runs reports whether a sandbox runs here. It is cheap, and says nothing of one
+// that Pause has stopped.
+func (o *Orchestrator) Runs(id cove.SandboxID) bool {
+	sb, ok := o.find(id)
+	if !ok {
+		return false
+	}
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	return !sb.record.Frozen
+}
+
 // Dial implements node.Node.
 func (o *Orchestrator) Dial(ctx context.Context, id cove.SandboxID, port uint16) (net.Conn, error) {
 	if _, err := o.running(ctx); err != nil { // a restarted server must not deny what it is about to adopt

@@ -36,6 +36,10 @@ type Config struct {
 	Dialer Dialer       // required
 	Log    *slog.Logger // required
 
+	// Wake is asked before each request: it lets a paused sandbox go on, if it
+	// may. NotFound: there is none to wake. Forbidden: not for this request.
+	Wake func(ctx context.Context, t Target, h http.Header) error // nil: nothing is woken
+
 	DaemonPort    uint16   // where the daemon inside listens
 	InternalPaths []string // its routes that nobody outside may use
 }
@@ -141,6 +145,12 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		reverse = p.daemon
 	}
+	if p.cfg.Wake != nil {
+		if err := p.cfg.Wake(r.Context(), target, r.Header); err != nil {
+			p.unwoken(w, r, target, err)
+			return
+		}
+	}
 	reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
 }
 
@@ -151,6 +161,28 @@ func (p *Proxy) internal(u *url.URL) bool {
 	return slices.ContainsFunc(p.cfg.InternalPaths, func(internal string) bool {
 		return clean == internal || len(clean) > len(internal) && clean[:len(internal)+1] == internal+"/"
 	})
+}
+
+// unwoken answers a request for a sandbox that does not run.
+func (p *Proxy) unwoken(w http.ResponseWriter, r *http.Request, t Target, err error) {
+	kind, msg := cove.Describe(err)
+	status := http.StatusBadGateway
+	switch kind {
+	case cove.NotFound:
+		msg = "The sandbox was not found"
+	case cove.Forbidden:
+		status = http.StatusForbidden
+	case cove.Conflict:
+		status, msg = http.StatusConflict, "The sandbox is still transitioning. Try again in a moment."
+	case cove.Exhausted:
+		status = http.StatusTooManyRequests
+	default:
+		p.cfg.Log.Warn("sandbox could not be woken", "sandbox", t.ID, "err", err)
+	}
+	if r.Context().Err() != nil { // the client is gone
+		return
+	}
+	writeError(w, r, page{Code: status, Sandbox: t.ID, Message: msg})
 }
 
 // failed answers a request that could not be forwarded.

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -173,12 +174,17 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.builder.Clean(ctx); err != nil {
 		return err
 	}
-	tools, err := packTools(ctx, cfg.Envd, filepath.Join(cfg.DataDir, "cache"))
+	tools, err := packTools(ctx, cfg.Envd, filepath.Join(cfg.DataDir, "tools"))
+	if err != nil {
+		return err
+	}
+	engine, err := rt.Version(ctx)
 	if err != nil {
 		return err
 	}
 	s.orchestrator, err = orchestrator.New(orchestrator.Config{
-		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{groups},
+		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
+		Engine: engine, Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{groups},
 		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens}, Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
 	})
 	if err != nil {
@@ -201,9 +207,19 @@ func (s *Server) assemble(ctx context.Context) error {
 		}),
 		edge: proxy.New(proxy.Config{
 			Dialer: s.orchestrator, Log: cfg.Log, DaemonPort: paths.Port, InternalPaths: paths.InternalPaths(),
+			Wake: s.wake,
 		}),
 	}
 	return nil
+}
+
+// wake lets a paused sandbox go on for a request, if its owner wants that. One
+// that runs, which is the rule, is not looked up in the records.
+func (s *Server) wake(ctx context.Context, t proxy.Target, h http.Header) error {
+	if s.orchestrator.Runs(t.ID) {
+		return nil
+	}
+	return s.control.Wake(ctx, t.ID, t.Port == paths.Port, h.Get(paths.TokenHeader))
 }
 
 // InstanceOf names a server on its host by its data directory, so that a

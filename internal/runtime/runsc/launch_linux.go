@@ -81,6 +81,26 @@ func (r *Runtime) ask(ctx context.Context, verb string, question any, output *os
 	return launch.Response{}, fmt.Errorf("launcher: %s (%w): %s", resp.Error, errors.Join(runErr, ctx.Err()), stderr)
 }
 
+// versionLimit bounds the engine's answer to the question which it is.
+const versionLimit = 20 * time.Second
+
+// Version returns the engine's version: what it writes, only an engine of the
+// same version can go on from.
+func (r *Runtime) Version(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, versionLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, r.cfg.Engine, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking the engine for its version: %w", err)
+	}
+	line, _, _ := bytes.Cut(out, []byte("\n"))
+	_, version, ok := bytes.Cut(line, []byte("version "))
+	if !ok || bytes.Contains(version, []byte("MISSING")) {
+		return "", fmt.Errorf("the engine has no version (%q): build it with \"make build\"", line)
+	}
+	return string(version), nil
+}
+
 // killLeftover ends an engine whose launcher died before it could say so. The
 // engine carries its sandbox's control socket in its arguments only as a file
 // descriptor, so it is found by its last argument, the identifier.
