@@ -12,6 +12,9 @@ import (
 	wire "github.com/cove-sandbox/cove/internal/gen/api"
 )
 
+// maxPairs is how many pairs of metadata a list may be filtered by.
+const maxPairs = 64
+
 // maxPage is the largest page of a list, and the usual one.
 const maxPage = 100
 
@@ -125,6 +128,9 @@ func parseMetadata(param *string) (map[string]string, error) {
 	query, err := url.QueryUnescape(*param)
 	if err != nil {
 		return nil, cove.E(cove.Invalid, op, err, `"metadata" is not properly URL-encoded`)
+	}
+	if strings.Count(query, "&") >= maxPairs {
+		return nil, cove.E(cove.Invalid, op, nil, `"metadata" may have at most %d pairs`, maxPairs)
 	}
 	pairs := make(map[string]string)
 	for pair := range strings.SplitSeq(query, "&") {

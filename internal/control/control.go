@@ -94,6 +94,17 @@ func (c *Control) Run(ctx context.Context) error {
 // Ready is closed once records and node agree.
 func (c *Control) Ready() <-chan struct{} { return c.reconciled }
 
+// ready waits until records and node agree. What is changed before would be
+// changed back by reconcile, which has read the records already.
+func (c *Control) ready(ctx context.Context) error {
+	select {
+	case <-c.reconciled:
+		return nil
+	case <-ctx.Done():
+		return cove.E(cove.Unavailable, "control.ready", ctx.Err(), "the server is still starting; try again")
+	}
+}
+
 // happened acts on what a node tells.
 func (c *Control) happened(ctx context.Context, e node.Event) {
 	switch e.What {

@@ -20,6 +20,9 @@ const (
 
 // shown returns a sandbox that its owner may know of.
 func (c *Control) shown(ctx context.Context, op string, team cove.TeamID, id cove.SandboxID) (cove.Sandbox, error) {
+	if err := c.ready(ctx); err != nil {
+		return cove.Sandbox{}, err
+	}
 	sb, err := c.cfg.Store.Sandbox(ctx, team, id)
 	if err != nil {
 		return cove.Sandbox{}, orUnknown(op, id, err)
@@ -202,6 +205,9 @@ const wakeTimeout = 5 * time.Minute
 // is such a sandbox, or it is not to be woken. Forbidden: the token is wrong.
 func (c *Control) Wake(ctx context.Context, id cove.SandboxID, daemon bool, token string) error {
 	const op = "control.Wake"
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
 	sb, err := c.cfg.Store.SandboxByID(ctx, id)
 	if err != nil {
 		return orUnknown(op, id, err)

@@ -28,6 +28,9 @@ func orUnknown(op string, id cove.SandboxID, err error) error {
 // first, nothing is left of it.
 func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.NewSandbox) (cove.Sandbox, error) {
 	const op = "control.CreateSandbox"
+	if err := c.ready(ctx); err != nil {
+		return cove.Sandbox{}, err
+	}
 	if err := c.checkTimeout(op, req.Timeout, 0); err != nil {
 		return cove.Sandbox{}, err
 	}
@@ -104,6 +107,9 @@ func (c *Control) Sandbox(ctx context.Context, team cove.TeamID, id cove.Sandbox
 
 // ListSandboxes returns a page of a team's sandboxes.
 func (c *Control) ListSandboxes(ctx context.Context, team cove.TeamID, f cove.SandboxFilter) (cove.SandboxPage, error) {
+	if err := c.ready(ctx); err != nil {
+		return cove.SandboxPage{}, err
+	}
 	if f.Template != "" {
 		ref, err := cove.ParseTemplateRef(f.Template)
 		if err != nil {
@@ -119,6 +125,9 @@ func (c *Control) ListSandboxes(ctx context.Context, team cove.TeamID, f cove.Sa
 // is gone.
 func (c *Control) KillSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) error {
 	const op = "control.KillSandbox"
+	if err := c.ready(ctx); err != nil {
+		return err
+	}
 	for {
 		sb, err := c.cfg.Store.Sandbox(ctx, team, id)
 		if err != nil {

@@ -71,6 +71,11 @@ func (o *Orchestrator) Create(ctx context.Context, spec cove.Spec) error {
 		o.drop(sb)
 		return cove.E(cove.Unavailable, op, ctx.Err(), "the server is busy starting other sandboxes; try again")
 	}
+	if !o.enter() {
+		o.drop(sb)
+		return cove.E(cove.Unavailable, op, nil, "the server is stopping; try again")
+	}
+	defer o.waits.Done()
 	// A boot ends with its request or with the server, whichever is first.
 	ctx, cancel := context.WithTimeoutCause(ctx, o.cfg.BootTimeout, errors.New("boot timeout"))
 	defer cancel()
@@ -146,9 +151,8 @@ func (b *booting) images(ctx context.Context) (err error) {
 }
 
 func (b *booting) directory(context.Context) error {
-	dir := b.sb.dir()
-	b.undo.Add("directory", func(context.Context) error { return os.RemoveAll(dir) })
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	b.undo.Add("directory", func(context.Context) error { return b.sb.removeDir(b.process) })
+	if err := os.MkdirAll(b.sb.dir(), 0o700); err != nil {
 		return hostFailure("orchestrator.directory", err)
 	}
 	return nil

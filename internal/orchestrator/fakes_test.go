@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -173,15 +175,10 @@ func (c *cgroups) Remove(_ context.Context, id cove.SandboxID) error {
 	return nil
 }
 
-func (c *cgroups) Sweep(_ context.Context, keep map[cove.SandboxID]bool) error {
+func (c *cgroups) List(context.Context) ([]cove.SandboxID, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id := range c.groups {
-		if !keep[id] {
-			delete(c.groups, id)
-		}
-	}
-	return nil
+	return slices.Collect(maps.Keys(c.groups)), nil
 }
 
 type images machine

@@ -128,6 +128,17 @@ func (o *Orchestrator) running(ctx context.Context) (context.Context, error) {
 	return o.ctx, nil
 }
 
+// enter counts a boot among what Run waits for, unless Run is ending.
+func (o *Orchestrator) enter() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ctx.Err() != nil {
+		return false
+	}
+	o.waits.Add(1)
+	return true
+}
+
 // find returns a sandbox that runs.
 func (o *Orchestrator) find(id cove.SandboxID) (*sandbox, bool) {
 	o.mu.Lock()

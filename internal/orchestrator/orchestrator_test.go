@@ -444,3 +444,32 @@ func TestSnapshotOfAnotherEngineIsRefused(t *testing.T) {
 	}
 	wantClean(t, m)
 }
+
+func TestRestartEndsAnEngineWhoseDirectoryIsGone(t *testing.T) {
+	m := newMachine(t)
+	first := m.orchestrator(t, nil)
+	stop := serve(t, first)
+	create(t, first)
+	stop()
+	if err := os.RemoveAll(m.dir); err != nil { // somebody started afresh
+		t.Fatal(err)
+	}
+	serve(t, m.orchestrator(t, nil))
+	wantClean(t, m)
+}
+
+func TestTooManyConnections(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	create(t, o)
+	m.open[80] = true
+	for i := range 4096 {
+		if _, err := o.Dial(t.Context(), id, 80); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	if _, err := o.Dial(t.Context(), id, 80); !cove.Is(err, cove.Exhausted) {
+		t.Errorf("err = %v, want exhausted", err)
+	}
+}

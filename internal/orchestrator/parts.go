@@ -41,8 +41,8 @@ type Cgroups interface {
 	// Remove takes the group away once its last process is gone. One that is
 	// not there is not an error.
 	Remove(ctx context.Context, id cove.SandboxID) error
-	// Sweep removes the groups of this server that are not to be kept.
-	Sweep(ctx context.Context, keep map[cove.SandboxID]bool) error
+	// List returns the groups of this server.
+	List(ctx context.Context) ([]cove.SandboxID, error)
 }
 
 // Images are the file systems sandboxes start from.

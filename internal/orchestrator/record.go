@@ -60,6 +60,19 @@ func (s *sandbox) save() error {
 	return nil
 }
 
+// removeDir removes a sandbox's directory, unless its engine could not be ended:
+// the next start finds the engine by it.
+func (s *sandbox) removeDir(process runtime.Process) error {
+	if process != nil {
+		select {
+		case <-process.Done():
+		default:
+			return errors.New("the engine still runs, so its directory stays")
+		}
+	}
+	return os.RemoveAll(s.dir())
+}
+
 func load(dir string) (record, error) {
 	content, err := os.ReadFile(filepath.Join(dir, recordName))
 	if err != nil {

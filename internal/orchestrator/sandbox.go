@@ -3,7 +3,10 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -84,14 +87,14 @@ func (s *sandbox) watch(ctx context.Context) {
 		case <-s.moved:
 			timer.Reset(s.end().Sub(s.o.cfg.Now()))
 		case <-timer.C:
-			// The clock may have been set, or the end moved, meanwhile.
-			if left := s.end().Sub(s.o.cfg.Now()); left > 0 {
-				timer.Reset(left)
-				continue
-			}
-			if s.record.OnTimeout == cove.PauseOnTimeout {
+			if s.record.OnTimeout == cove.PauseOnTimeout && s.end().Sub(s.o.cfg.Now()) <= 0 {
 				// It runs on until somebody pauses it or moves its end.
 				s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: node.Due})
+				continue
+			}
+			// The clock may have been set, or the end moved, meanwhile.
+			if left := s.expire(); left > 0 {
+				timer.Reset(left)
 				continue
 			}
 			s.tearDown(ctx, node.Expired)
@@ -113,11 +116,18 @@ func (s *sandbox) tearDown(ctx context.Context, reason node.What) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.cfg.KillTimeout)
 	defer cancel()
 	s.abort()
+	lastWords := ""
+	if reason == node.Crashed {
+		lastWords = s.lastWords()
+	}
 	s.saving.Lock()
 	s.ending = true
 	s.saving.Unlock()
 	err := s.undo.Unwind(ctx)
 	log := s.o.cfg.Log.With("sandbox", s.record.ID, "reason", reason)
+	if lastWords != "" {
+		log = log.With("engine", lastWords)
+	}
 	if err != nil {
 		log.Error("sandbox ended, but not all of it could be removed", "err", err)
 	} else {
@@ -127,6 +137,20 @@ func (s *sandbox) tearDown(ctx context.Context, reason node.What) error {
 	close(s.gone)
 	s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: reason})
 	return err
+}
+
+// maxLastWords is how much of a crashed engine's complaint is logged, in bytes.
+const maxLastWords = 4 << 10
+
+// lastWords returns the beginning of what the engine said when it crashed.
+func (s *sandbox) lastWords() string {
+	f, err := os.Open(filepath.Join(s.dir(), runtime.PanicLog))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	words, _ := io.ReadAll(io.LimitReader(f, maxLastWords)) // as much as can be read
+	return string(words)
 }
 
 // kill asks the watcher to end the sandbox and waits until it is gone.
@@ -160,6 +184,10 @@ func (s *sandbox) kill(ctx context.Context) error {
 // keeps to it.
 func (s *sandbox) setEnd(end time.Time) error {
 	s.mu.Lock()
+	if s.conns == nil { // it is ending, and must not promise to live longer
+		s.mu.Unlock()
+		return notHere("orchestrator.SetEnd")
+	}
 	s.record.EndAt = end
 	s.mu.Unlock()
 	err := s.save()
@@ -194,16 +222,41 @@ func (s *sandbox) dial(ctx context.Context, port uint16) (net.Conn, error) {
 func (s *sandbox) track(conn net.Conn) (net.Conn, error) {
 	t := &tracked{Conn: conn, owner: s}
 	s.mu.Lock()
-	open := s.conns != nil
-	if open {
+	open, full := s.conns != nil, len(s.conns) >= maxConnections
+	if open && !full {
 		s.conns[t] = struct{}{}
 	}
 	s.mu.Unlock()
-	if !open {
+	switch {
+	case !open:
 		conn.Close()
 		return nil, notHere("orchestrator.Dial")
+	case full:
+		conn.Close()
+		return nil, cove.E(cove.Exhausted, "orchestrator.Dial", nil,
+			"The sandbox has too many concurrent incoming connections (limit: %d)", maxConnections)
 	}
 	return t, nil
+}
+
+// maxConnections is how many connections from outside a sandbox may have.
+const maxConnections = 4096
+
+// expire decides that the sandbox's time is up, unless it has some left, which
+// it returns. Once decided, the end cannot be moved any more.
+func (s *sandbox) expire() (left time.Duration) {
+	s.mu.Lock()
+	if left = s.record.EndAt.Sub(s.o.cfg.Now()); left > 0 {
+		s.mu.Unlock()
+		return left
+	}
+	conns := s.conns
+	s.conns = nil
+	s.mu.Unlock()
+	for c := range conns {
+		c.reset()
+	}
+	return 0
 }
 
 // abort resets every connection into the sandbox and refuses further ones.

@@ -55,6 +55,10 @@ type Process interface {
 	Kill(ctx context.Context) error
 }
 
+// PanicLog is the file in a Spec's Dir in which an engine that crashes leaves
+// its last words.
+const PanicLog = "panic.log"
+
 // Handle finds a running sandbox again. It is stored on disk as JSON.
 type Handle struct {
 	ID     string `json:"id"`

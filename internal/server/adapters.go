@@ -96,14 +96,13 @@ func (c cgroups) Remove(ctx context.Context, id cove.SandboxID) error {
 	return g.Remove(ctx)
 }
 
-func (c cgroups) Sweep(ctx context.Context, keep map[cove.SandboxID]bool) error {
+func (c cgroups) List(ctx context.Context) ([]cove.SandboxID, error) {
 	names, err := c.groups.List(ctx)
+	ids := make([]cove.SandboxID, 0, len(names))
 	for _, name := range names {
-		if id := cove.SandboxID(name); !keep[id] {
-			err = errors.Join(err, c.Remove(ctx, id))
-		}
+		ids = append(ids, cove.SandboxID(name))
 	}
-	return err
+	return ids, err
 }
 
 // images fits the builds on this host to the orchestrator.

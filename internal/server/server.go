@@ -105,6 +105,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("the data directory cannot be made: %w", err)
 	}
+	// The same directory under another name is the same server's.
+	if s.cfg.DataDir, err = filepath.EvalSymlinks(cfg.DataDir); err != nil {
+		return fmt.Errorf("the data directory cannot be found: %w", err)
+	}
+	cfg = s.cfg
 	if s.unlock, err = lock(filepath.Join(cfg.DataDir, "cove.lock")); err != nil {
 		return err
 	}
@@ -206,7 +211,7 @@ func (s *Server) assemble(ctx context.Context) error {
 			Control: s.control, Auth: auth.New(auth.Config{Keys: s.store}), Tokens: tokens, Log: cfg.Log, EnvdVersion: paths.Version,
 		}),
 		edge: proxy.New(proxy.Config{
-			Dialer: s.orchestrator, Log: cfg.Log, DaemonPort: paths.Port, InternalPaths: paths.InternalPaths(),
+			Dialer: s.orchestrator, Log: cfg.Log, DaemonPort: paths.Port, InternalPaths: paths.InternalPaths(), FilesPath: paths.Files,
 			Wake: s.wake,
 		}),
 	}
@@ -223,7 +228,8 @@ func (s *Server) wake(ctx context.Context, t proxy.Target, h http.Header) error 
 }
 
 // InstanceOf names a server on its host by its data directory, so that a
-// restarted server finds what is its own among what others left.
+// restarted server finds what is its own among what others left. The directory
+// is absolute and holds no symbolic links.
 func InstanceOf(dataDir string) string {
 	sum := sha256.Sum256([]byte(filepath.Clean(dataDir)))
 	return hex.EncodeToString(sum[:4])

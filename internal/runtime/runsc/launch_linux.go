@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -30,7 +31,7 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 		ID: spec.ID, StateDir: r.cfg.StateDir, Bundle: bundle,
 		Rootfs: spec.Rootfs, UpperDir: spec.Dir, UpperBytes: spec.DiskBytes,
 		Restore: spec.Restore, Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
-		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, "panic.log"),
+		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, runtime.PanicLog),
 	}
 	for _, image := range spec.Images {
 		req.Images = append(req.Images, image.Source)
@@ -101,9 +102,8 @@ func (r *Runtime) Version(ctx context.Context) (string, error) {
 	return string(version), nil
 }
 
-// killLeftover ends an engine whose launcher died before it could say so. The
-// engine carries its sandbox's control socket in its arguments only as a file
-// descriptor, so it is found by its last argument, the identifier.
+// killLeftover ends an engine whose launcher died before it could say so. It is
+// found by its arguments.
 func (r *Runtime) killLeftover(id string) error {
 	pids, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -116,7 +116,10 @@ func (r *Runtime) killLeftover(id string) error {
 			continue // the process has ended
 		}
 		args := bytes.Split(bytes.TrimSuffix(line, []byte{0}), []byte{0})
-		if string(args[0]) != "runsc-sandbox" || string(args[len(args)-1]) != id {
+		// The state directory tells this server's engines from those of another
+		// server on a copy of the same data.
+		own := slices.ContainsFunc(args, func(arg []byte) bool { return string(arg) == "--root="+r.cfg.StateDir })
+		if string(args[0]) != "runsc-sandbox" || string(args[len(args)-1]) != id || !own {
 			continue
 		}
 		var pid int

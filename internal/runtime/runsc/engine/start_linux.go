@@ -75,6 +75,10 @@ func start(req launch.Request) (_ launch.Response, err error) {
 	if err != nil {
 		return launch.Response{}, err
 	}
+	// If the host runs out of memory, sandboxes go before the server does.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", sb.Getpid()), []byte("500"), 0); err != nil {
+		return launch.Response{}, fmt.Errorf("ranking the sandbox for the host's memory: %w", err)
+	}
 	undo.Release()
 	return launch.Response{PID: sb.Getpid(), Socket: sb.GetControlSocketPath()}, nil
 }
