@@ -16,6 +16,12 @@ type NewSandbox struct {
 	AutoResume bool      // traffic resumes it when it is paused
 }
 
+// ForkResult is one of the sandboxes a fork was to make: it, or why it was not.
+type ForkResult struct {
+	Sandbox Sandbox
+	Err     error
+}
+
 // Order is the order of a list by start time.
 type Order string
 

@@ -40,6 +40,9 @@ type Control interface {
 	ConnectSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (sb cove.Sandbox, resumed bool, err error)
 	// ResumeSandbox resumes a paused sandbox. Conflict: it runs.
 	ResumeSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error)
+	// ForkSandbox makes count copies of a running sandbox. Conflict: it is
+	// paused.
+	ForkSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, count int, d time.Duration) ([]cove.ForkResult, error)
 	// ExtendSandbox makes the sandbox live at least d from now. It never
 	// shortens its life.
 	ExtendSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -98,6 +99,19 @@ func (f *fakeControl) ResumeSandbox(_ context.Context, team cove.TeamID, id cove
 		return cove.Sandbox{}, err
 	}
 	return f.find(id)
+}
+
+func (f *fakeControl) ForkSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, count int, d time.Duration) ([]cove.ForkResult, error) {
+	f.d = d
+	if err := f.call("fork", team, id); err != nil {
+		return nil, err
+	}
+	results := make([]cove.ForkResult, count)
+	for i := range results {
+		results[i].Sandbox = cove.Sandbox{ID: "icopy", Template: "tmpl1", Secure: true}
+	}
+	results[0] = cove.ForkResult{Err: cove.E(cove.Exhausted, "fake", errors.New("something secret"), "the server is full")}
+	return results, nil
 }
 
 func (f *fakeControl) ListSandboxes(_ context.Context, team cove.TeamID, filter cove.SandboxFilter) (cove.SandboxPage, error) {

@@ -210,3 +210,29 @@ func TestPauseAndResume(t *testing.T) {
 		}
 	}
 }
+
+func TestFork(t *testing.T) {
+	f := newFixture(t)
+	w := f.do("POST", "/sandboxes/iabc/fork", `{"count":2,"timeout":60}`)
+	var results []struct {
+		Sandbox *struct{ SandboxID, EnvdAccessToken string }
+		Error   *struct {
+			Code    int
+			Message string
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &results); err != nil || w.Code != 201 || len(results) != 2 {
+		t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+	}
+	if e := results[0].Error; e == nil || e.Code != 429 || e.Message != "the server is full" || results[0].Sandbox != nil {
+		t.Errorf("the failed one: %s", w.Body)
+	}
+	if sb := results[1].Sandbox; sb == nil || sb.SandboxID != "icopy" || sb.EnvdAccessToken == "" || f.control.d != time.Minute {
+		t.Errorf("the other: %s", w.Body)
+	}
+	for _, body := range []string{`{"count":0}`, `{"count":101}`, `{"timeout":0}`} {
+		if w := f.do("POST", "/sandboxes/iabc/fork", body); w.Code != 400 {
+			t.Errorf("%s: %d", body, w.Code)
+		}
+	}
+}

@@ -268,3 +268,57 @@ func TestRestartDuringPauseAndResume(t *testing.T) {
 		})
 	}
 }
+
+func TestFork(t *testing.T) {
+	b := fresh(t)
+	sb := create(t, b)
+	results, err := b.ForkSandbox(t.Context(), team, sb.ID, 3, time.Hour)
+	if err != nil || len(results) != 3 {
+		t.Fatalf("%v, %v", results, err)
+	}
+	seen := map[cove.SandboxID]bool{sb.ID: true}
+	for _, r := range results {
+		spec, runs := b.node.Spec(r.Sandbox.ID)
+		if r.Err != nil || !runs || seen[r.Sandbox.ID] || spec.Snapshot == "" || spec.Token != "token-"+string(r.Sandbox.ID) ||
+			r.Sandbox.EndAt.Sub(r.Sandbox.StartedAt) != time.Hour || r.Sandbox.Metadata["a"] != "b" {
+			t.Errorf("%+v, spec %+v", r, spec)
+		}
+		seen[r.Sandbox.ID] = true
+	}
+	if got := wantState(t, b, sb.ID, cove.Running); !got.EndAt.Equal(sb.EndAt) || b.node.Frozen(sb.ID) {
+		t.Errorf("the origin: %+v, stands still %v", got, b.node.Frozen(sb.ID))
+	}
+	if snapshots(t, b) != 0 {
+		t.Error("the snapshot is still there")
+	}
+}
+
+func TestForkSucceedsInPart(t *testing.T) {
+	b := fresh(t)
+	sb := create(t, b)
+	var mu sync.Mutex
+	n := 0
+	b.node.Fail = func(cove.Spec) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if n++; n%2 == 0 {
+			return cove.E(cove.Exhausted, "test", nil, "full")
+		}
+		return nil
+	}
+	results, err := b.ForkSandbox(t.Context(), team, sb.ID, 4, time.Hour)
+	failed := 0
+	for _, r := range results {
+		if r.Err != nil {
+			failed++
+		}
+	}
+	if err != nil || failed != 2 || len(recorded(t, b)) != 3 {
+		t.Errorf("%v: %d of %d failed, %d records", err, failed, len(results), len(recorded(t, b)))
+	}
+	pause(t, b, sb.ID)
+	_, err = b.ForkSandbox(t.Context(), team, sb.ID, 1, time.Hour)
+	wantKind(t, "fork of a paused one", err, cove.Conflict)
+	_, err = b.ForkSandbox(t.Context(), rival, sb.ID, 1, time.Hour)
+	wantKind(t, "fork by another team", err, cove.NotFound)
+}

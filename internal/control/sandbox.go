@@ -53,17 +53,19 @@ func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.StartLimit)
 	defer cancel()
-	started, err := c.start(ctx, sb, build, req.Timeout)
+	started, err := c.start(ctx, sb, build, "", req.Timeout)
 	if err != nil {
 		return cove.Sandbox{}, errors.Join(err, c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), sb.ID, sb.Execution))
 	}
 	return started, nil
 }
 
-// start runs a recorded sandbox on the node. The time a start takes is not
+// start runs a recorded sandbox on the node, from a snapshot if one is named.
+// The time a start takes is not
 // taken from the sandbox's life. On an error the node has nothing of it.
-func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, life time.Duration) (cove.Sandbox, error) {
+func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
 	spec := c.spec(sb, build)
+	spec.Snapshot = snapshot
 	if err := c.cfg.Node.Create(ctx, spec); err != nil {
 		return cove.Sandbox{}, err
 	}

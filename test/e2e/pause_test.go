@@ -88,6 +88,7 @@ func TestPause(t *testing.T) {
 	t.Run("everything is kept", func(t *testing.T) { testPauseKeeps(t, s) })
 	t.Run("the end of its time", func(t *testing.T) { testPauseAtTheEnd(t, s) })
 	t.Run("traffic wakes", func(t *testing.T) { testWake(t, s) })
+	t.Run("fork", func(t *testing.T) { testFork(t, s) })
 	t.Run("kill of a paused one", func(t *testing.T) {
 		sb := s.Create(t, nil)
 		pause(t, s, sb)
@@ -187,5 +188,37 @@ func testWake(t *testing.T, s *stand.Server) {
 	pause(t, s, sb)
 	if r := sb.Run(t, "echo woken"); r.Stdout != "woken\n" { // the daemon, with the token
 		t.Errorf("%+v", r)
+	}
+}
+
+func testFork(t *testing.T, s *stand.Server) {
+	origin := s.Create(t, nil)
+	defer origin.Kill(t)
+	origin.Run(t, setUp)
+	pid, _, _ := ask(t, s, origin.ID)
+	_, before := s.Do(t, "GET", "/sandboxes/"+origin.ID, nil)
+	copies := origin.Fork(t, 3)
+	for i, sb := range copies {
+		defer sb.Kill(t)
+		if now, count, whole := ask(t, s, sb.ID); now != pid || count != 2 || !whole {
+			t.Errorf("copy %d: process %s, question %d, memory whole %v", i, now, count, whole)
+		}
+		if r := sb.Run(t, check); r.Stdout != checked {
+			t.Errorf("copy %d: %+v", i, r)
+		}
+		if r := sb.Run(t, fmt.Sprintf(`echo %d > /w/mine; echo $E2B_SANDBOX_ID $(hostname)`, i)); r.Stdout != sb.ID+" "+sb.ID+"\n" {
+			t.Errorf("copy %d takes itself for %q, it is %s", i, r.Stdout, sb.ID)
+		}
+	}
+	for i, sb := range copies { // none sees what another wrote
+		if r := sb.Run(t, "cat /w/mine"); r.Stdout != fmt.Sprintln(i) {
+			t.Errorf("copy %d: %+v", i, r)
+		}
+	}
+	if r := origin.Run(t, "ls /w/mine; pip download --no-deps -q -d /tmp/p six && echo online"); r.Stdout != "online\n" {
+		t.Errorf("the origin: %+v", r)
+	}
+	if _, after := s.Do(t, "GET", "/sandboxes/"+origin.ID, nil); after["endAt"] != before["endAt"] {
+		t.Errorf("the origin's end moved from %v to %v", before["endAt"], after["endAt"])
 	}
 }
