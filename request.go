@@ -13,6 +13,7 @@ type NewSandbox struct {
 	Internet *bool // nil: not said, which means yes
 
 	OnTimeout  OnTimeout // empty: KillOnTimeout
+	FilesOnly  bool      // a pause at the end leaves memory out
 	AutoResume bool      // traffic resumes it when it is paused
 }
 

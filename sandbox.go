@@ -62,6 +62,7 @@ const (
 // kept over every pause and resume.
 type Lifecycle struct {
 	OnTimeout  OnTimeout // empty: KillOnTimeout
+	FilesOnly  bool      // a pause at the end leaves memory out
 	AutoResume bool      // traffic to a paused sandbox resumes it
 	// Timeout is the life that was asked for when the sandbox was created; one
 	// that traffic resumes gets it again.
@@ -111,7 +112,8 @@ type Sandbox struct {
 	Internet  *bool // as asked for; nil: not said, which means yes
 	Envd      string
 	Lifecycle Lifecycle
-	Snapshot  SnapshotID // of a sandbox that is Paused or Resuming; else empty
+	Snapshot  SnapshotID // of a sandbox that is Pausing, Paused or Resuming; else empty
+	FilesOnly bool       // Snapshot has no memory
 }
 
 // Clone returns a copy that shares no memory with s.

@@ -33,8 +33,9 @@ type Control interface {
 	// SetTimeout makes the sandbox end d from now, which may be sooner than
 	// before. 0 ends it.
 	SetTimeout(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) error
-	// PauseSandbox returns once the sandbox is saved. Conflict: it is paused.
-	PauseSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) error
+	// PauseSandbox returns once the sandbox is saved, with its memory or only
+	// its files. Conflict: it is paused.
+	PauseSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, filesOnly bool) error
 	// ConnectSandbox makes the sandbox live at least d from now; one that is
 	// paused is resumed.
 	ConnectSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (sb cove.Sandbox, resumed bool, err error)

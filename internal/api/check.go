@@ -125,7 +125,6 @@ func checkServed(b wire.NewSandbox) error {
 			names = append(names, `"`+name+`"`)
 		}
 	}
-	add("autoPauseMemory", isFalse(b.AutoPauseMemory))
 	add("iam", b.Iam != nil && len(b.Iam.Tokens) > 0)
 	add("volumeMounts", len(b.VolumeMounts) > 0)
 	if n := b.Network; n != nil {

@@ -92,6 +92,7 @@ func newSandbox(body wire.NewSandbox, timeout time.Duration) (cove.NewSandbox, e
 	}
 	return cove.NewSandbox{
 		OnTimeout:  onTimeout,
+		FilesOnly:  isFalse(body.AutoPauseMemory),
 		AutoResume: body.AutoResume != nil && body.AutoResume.Enabled,
 		Template:   body.TemplateID,
 		Timeout:    timeout,

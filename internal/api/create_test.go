@@ -73,6 +73,10 @@ func TestCreateWithALifecycle(t *testing.T) {
 	if got := f.control.created; got.OnTimeout != cove.PauseOnTimeout || !got.AutoResume {
 		t.Errorf("request = %+v", got)
 	}
+	f.do("POST", "/v2/sandboxes", `{"templateID":"base","autoPause":true,"autoPauseMemory":false}`)
+	if got := f.control.created; !got.FilesOnly {
+		t.Errorf("request = %+v", got)
+	}
 	f.do("POST", "/v2/sandboxes", `{"templateID":"base","autoPause":false}`)
 	if got := f.control.created; got.OnTimeout == cove.PauseOnTimeout || got.AutoResume {
 		t.Errorf("request = %+v", got)
@@ -112,7 +116,6 @@ func TestCreateRefuses(t *testing.T) {
 		{"two mounts in one place", `"volumeMounts":[{"name":"v","path":"/a"},{"name":"w","path":"/a"}]`, bad, []string{"volume mount #1"}},
 		{"mount of nothing", `"volumeMounts":[{"path":"/a"}]`, bad, []string{"volume mount #0"}},
 
-		{"pause without memory", `"autoPause":true,"autoPauseMemory":false`, unserved, []string{`"autoPauseMemory"`}},
 		{"identity", `"iam":{"tokens":{"a":{"audience":"x","tokenType":"JWT-SVID"}}}`, unserved, []string{`"iam"`}},
 		{"volumes", `"volumeMounts":[{"name":"v","path":"/a"}]`, unserved, []string{`"volumeMounts"`}},
 		{"allow list", `"network":{"allowOut":["1.1.1.1"]}`, unserved, []string{`"network.allowOut"`}},
@@ -122,8 +125,8 @@ func TestCreateRefuses(t *testing.T) {
 		{"https ports", `"network":{"httpsPorts":[8443]}`, unserved, []string{`"network.httpsPorts"`}},
 		{"host mask", `"network":{"maskRequestHost":"localhost:${PORT}"}`, unserved, []string{`"network.maskRequestHost"`}},
 		{"rules", `"network":{"rules":{"x.com":[{"transform":{"headers":{"A":"b"}}}]}}`, unserved, []string{`"network.rules"`}},
-		{"several at once", `"autoPause":true,"autoPauseMemory":false,"network":{"allowOut":["x.com"]}`, unserved,
-			[]string{`"autoPauseMemory"`, `"network.allowOut"`}},
+		{"several at once", `"volumeMounts":[{"name":"v","path":"/a"}],"network":{"allowOut":["x.com"]}`, unserved,
+			[]string{`"volumeMounts"`, `"network.allowOut"`}},
 	}
 	for _, path := range []string{"/sandboxes", "/v2/sandboxes"} {
 		for _, tt := range tests {

@@ -37,6 +37,8 @@ type fakeControl struct {
 	filter  cove.SandboxFilter
 	d       time.Duration
 	calls   []string
+
+	filesOnly bool
 }
 
 func (f *fakeControl) call(name string, team cove.TeamID, id cove.SandboxID) error {
@@ -73,7 +75,8 @@ func (f *fakeControl) Sandbox(_ context.Context, team cove.TeamID, id cove.Sandb
 	return f.find(id)
 }
 
-func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID) error {
+func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, filesOnly bool) error {
+	f.filesOnly = filesOnly
 	if err := f.call("pause", team, id); err != nil {
 		return err
 	}

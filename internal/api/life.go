@@ -92,8 +92,8 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request, team cove.TeamI
 		if err != nil {
 			return fmt.Errorf("connect to sandbox: %w", err)
 		}
-		if sb.State != cove.Running {
-			return checkMemory(memory)
+		if sb.State != cove.Running && !sb.FilesOnly {
+			return cove.E(cove.Unimplemented, "api.connect", nil, `this server cannot leave out the memory of a snapshot that has it yet: leave "memory" out`)
 		}
 	}
 	sb, resumed, err := s.control.ConnectSandbox(r.Context(), team, id, timeout)
@@ -107,15 +107,6 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request, team cove.TeamI
 	return writeJSON(w, status, s.toSandbox(sb))
 }
 
-// checkMemory refuses, until it is served, to leave memory out of a snapshot or
-// of what goes on from it.
-func checkMemory(memory *bool) error {
-	if isFalse(memory) {
-		return cove.E(cove.Unimplemented, "api.checkMemory", nil, `this server does not support "memory": false yet: leave it out`)
-	}
-	return nil
-}
-
 // PauseSandbox answers POST /sandboxes/{sandboxID}/pause.
 func (s *server) PauseSandbox(w http.ResponseWriter, r *http.Request, sandboxID string) {
 	s.forSandbox(w, r, sandboxID, func(team cove.TeamID, id cove.SandboxID) error {
@@ -123,10 +114,7 @@ func (s *server) PauseSandbox(w http.ResponseWriter, r *http.Request, sandboxID 
 		if err := decode(w, r, &body); err != nil {
 			return err
 		}
-		if err := checkMemory(body.Memory); err != nil {
-			return err
-		}
-		if err := s.control.PauseSandbox(r.Context(), team, id); err != nil {
+		if err := s.control.PauseSandbox(r.Context(), team, id, isFalse(body.Memory)); err != nil {
 			return fmt.Errorf("pause sandbox: %w", err)
 		}
 		w.WriteHeader(http.StatusNoContent)

@@ -57,7 +57,7 @@ func (c *Control) fork(ctx context.Context, sandbox cove.SandboxID, count int, l
 		return nil, err
 	}
 	snapshot := id.Snapshot()
-	if err := c.cfg.Node.Pause(ctx, origin.ID, origin.Execution, snapshot); err != nil {
+	if err := c.cfg.Node.Pause(ctx, origin.ID, origin.Execution, snapshot, false); err != nil {
 		return nil, orUnknown(op, origin.ID, err)
 	}
 	if err := c.cfg.Node.Thaw(ctx, origin.ID, origin.Execution); err != nil {

@@ -13,7 +13,10 @@ import (
 
 // The kinds of operations.
 const (
-	pausing  = "pause"
+	pausing = "pause"
+
+	pausingFiles = "pause without memory"
+
 	resuming = "resume"
 	killing  = "kill"
 )
@@ -33,10 +36,11 @@ func (c *Control) shown(ctx context.Context, op string, team cove.TeamID, id cov
 	return sb, nil
 }
 
-// PauseSandbox saves a sandbox, memory and disk, and ends its processes. When
+// PauseSandbox saves a sandbox, memory and disk or only its disk, and ends its
+// processes. When
 // it returns, the snapshot is durable. On an error the sandbox runs on. Several
 // callers may ask at once and get the same answer. Conflict: it is paused.
-func (c *Control) PauseSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) error {
+func (c *Control) PauseSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, filesOnly bool) error {
 	const op = "control.PauseSandbox"
 	for {
 		sb, err := c.shown(ctx, op, team, id)
@@ -46,7 +50,11 @@ func (c *Control) PauseSandbox(ctx context.Context, team cove.TeamID, id cove.Sa
 		if sb.State == cove.Paused {
 			return cove.E(cove.Conflict, op, nil, "Error pausing sandbox - sandbox '%s' is already paused", id)
 		}
-		_, again, err := c.operate(ctx, id, pausing, func(ctx context.Context) (cove.Sandbox, error) { return c.pause(ctx, id) })
+		kind := pausing
+		if filesOnly {
+			kind = pausingFiles
+		}
+		_, again, err := c.operate(ctx, id, kind, func(ctx context.Context) (cove.Sandbox, error) { return c.pause(ctx, id, filesOnly) })
 		if !again {
 			return err
 		}
@@ -55,7 +63,7 @@ func (c *Control) PauseSandbox(ctx context.Context, team cove.TeamID, id cove.Sa
 
 // pause is the operation: save, flip the record, and only then end the
 // processes.
-func (c *Control) pause(ctx context.Context, sandbox cove.SandboxID) (cove.Sandbox, error) {
+func (c *Control) pause(ctx context.Context, sandbox cove.SandboxID, filesOnly bool) (cove.Sandbox, error) {
 	const op = "control.pause"
 	sb, err := c.fresh(ctx, sandbox, cove.Running)
 	if err != nil {
@@ -64,11 +72,11 @@ func (c *Control) pause(ctx context.Context, sandbox cove.SandboxID) (cove.Sandb
 	snapshot, none := id.Snapshot(), cove.SnapshotID("")
 	// The record names the snapshot before it exists: should the host go down
 	// once it is complete, it is found.
-	sb, err = c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Pausing, Snapshot: &snapshot})
+	sb, err = c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Pausing, Snapshot: &snapshot, FilesOnly: filesOnly})
 	if err != nil {
 		return cove.Sandbox{}, orUnknown(op, sb.ID, err)
 	}
-	if err := c.cfg.Node.Pause(ctx, sb.ID, sb.Execution, snapshot); err != nil {
+	if err := c.cfg.Node.Pause(ctx, sb.ID, sb.Execution, snapshot, filesOnly); err != nil {
 		_, terr := c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Running, Snapshot: &none})
 		if cove.Is(terr, cove.NotFound) { // it ended by itself
 			terr = nil
@@ -185,7 +193,7 @@ func (c *Control) due(ctx context.Context, e node.Event) {
 		if err != nil || sb.Execution != e.Execution || sb.EndAt.After(c.cfg.Now()) {
 			return // it is gone, or lives longer by now
 		}
-		err = c.PauseSandbox(ctx, sb.Team, sb.ID)
+		err = c.PauseSandbox(ctx, sb.Team, sb.ID, sb.Lifecycle.FilesOnly)
 		if err == nil || cove.Is(err, cove.NotFound) || cove.Is(err, cove.Conflict) {
 			return
 		}
@@ -214,6 +222,9 @@ func (c *Control) Wake(ctx context.Context, id cove.SandboxID, daemon bool, toke
 	}
 	if sb.State == cove.Running {
 		return nil
+	}
+	if sb.FilesOnly { // what a request expects to find was not kept
+		return unknown(op, id, nil)
 	}
 	if !sb.Lifecycle.AutoResume || sb.State == cove.Starting || sb.State == cove.Killing {
 		return unknown(op, id, nil)

@@ -14,7 +14,7 @@ import (
 
 func pause(t *testing.T, b *bench, id cove.SandboxID) {
 	t.Helper()
-	if err := b.PauseSandbox(t.Context(), team, id); err != nil {
+	if err := b.PauseSandbox(t.Context(), team, id, false); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 }
@@ -46,7 +46,7 @@ func TestPauseAndConnect(t *testing.T) {
 		t.Errorf("runs %v, %d snapshots", runs, snapshots(t, b))
 	}
 	wantState(t, b, sb.ID, cove.Paused)
-	wantKind(t, "the second pause", b.PauseSandbox(t.Context(), team, sb.ID), cove.Conflict)
+	wantKind(t, "the second pause", b.PauseSandbox(t.Context(), team, sb.ID, false), cove.Conflict)
 	wantKind(t, "timeout of a paused one", b.SetTimeout(t.Context(), team, sb.ID, time.Hour), cove.NotFound)
 
 	got, resumed, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour)
@@ -70,7 +70,7 @@ func TestPauseAndConnect(t *testing.T) {
 func TestOthersCannotPauseOrResume(t *testing.T) {
 	b := fresh(t)
 	sb := create(t, b)
-	wantKind(t, "pause", b.PauseSandbox(t.Context(), rival, sb.ID), cove.NotFound)
+	wantKind(t, "pause", b.PauseSandbox(t.Context(), rival, sb.ID, false), cove.NotFound)
 	pause(t, b, sb.ID)
 	_, _, err := b.ConnectSandbox(t.Context(), rival, sb.ID, time.Hour)
 	wantKind(t, "connect", err, cove.NotFound)
@@ -82,7 +82,7 @@ func TestFailedPauseAndResumeChangeNothing(t *testing.T) {
 	sb := create(t, b)
 	cause := cove.E(cove.NoSpace, "test", nil, "no room")
 	b.node.FailPause = func(cove.SandboxID) error { return cause }
-	if err := b.PauseSandbox(t.Context(), team, sb.ID); !errors.Is(err, cause) {
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, false); !errors.Is(err, cause) {
 		t.Errorf("err = %v", err)
 	}
 	if got := wantState(t, b, sb.ID, cove.Running); got.Snapshot != "" || !got.EndAt.Equal(sb.EndAt) {
@@ -111,7 +111,7 @@ func TestManyPauseAndConnectAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				if err := b.PauseSandbox(t.Context(), team, sb.ID); err != nil && !cove.Is(err, cove.Conflict) {
+				if err := b.PauseSandbox(t.Context(), team, sb.ID, false); err != nil && !cove.Is(err, cove.Conflict) {
 					t.Errorf("pause: %v", err)
 				}
 			})
@@ -194,6 +194,27 @@ func TestWake(t *testing.T) {
 	}
 }
 
+func TestPauseOfFilesOnly(t *testing.T) {
+	b := fresh(t)
+	req := request()
+	req.OnTimeout, req.AutoResume = cove.PauseOnTimeout, true
+	sb, err := b.CreateSandbox(t.Context(), team, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := wantState(t, b, sb.ID, cove.Paused); !got.FilesOnly {
+		t.Errorf("record = %+v", got)
+	}
+	wantKind(t, "traffic", b.Wake(t.Context(), sb.ID, false, ""), cove.NotFound)
+	got, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour)
+	if err != nil || got.FilesOnly {
+		t.Errorf("connect: %+v, %v", got, err)
+	}
+}
+
 func TestRestartDuringPauseAndResume(t *testing.T) {
 	// Each case: what was done before the server died, and what must be then.
 	snapshot, none := cove.SnapshotID("s1"), cove.SnapshotID("")
@@ -208,7 +229,7 @@ func TestRestartDuringPauseAndResume(t *testing.T) {
 	}
 	save := func(t *testing.T, b *bench, sb cove.Sandbox) {
 		t.Helper()
-		if err := b.node.Pause(ctx, sb.ID, sb.Execution, snapshot); err != nil {
+		if err := b.node.Pause(ctx, sb.ID, sb.Execution, snapshot, false); err != nil {
 			t.Fatal(err)
 		}
 	}

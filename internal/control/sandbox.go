@@ -44,7 +44,7 @@ func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.
 		Build: build.ID, Node: cove.LocalNode, State: cove.Starting, Resources: build.Resources,
 		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: req.Env,
 		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd,
-		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), AutoResume: req.AutoResume, Timeout: req.Timeout},
+		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), FilesOnly: req.FilesOnly, AutoResume: req.AutoResume, Timeout: req.Timeout},
 	}
 	// The record comes first: if the server dies from here on, the next one
 	// finds it and ends what it names.

@@ -40,12 +40,13 @@ type Node interface {
 	// was before, List tells.
 	Subscribe(ctx context.Context, happened func(Event)) error
 
-	// Pause stops everything inside a sandbox and saves it. When it returns,
+	// Pause stops everything inside a sandbox and saves it, with its memory or
+	// only its files. When it returns,
 	// the snapshot is complete and durable, and the sandbox stands still: Kill
 	// then ends it, or Thaw lets it go on. On an error it goes on by itself and
 	// nothing of the snapshot is left. NotFound: that execution does not run
 	// here. NoSpace: the disk cannot hold it; then nothing was stopped.
-	Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID) error
+	Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, filesOnly bool) error
 
 	// Thaw lets a sandbox go on that Pause stopped. One that was not stopped
 	// is not an error.

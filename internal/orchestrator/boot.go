@@ -141,6 +141,9 @@ func (b *booting) images(ctx context.Context) (err error) {
 		}
 		// The engine goes on only with the images it stopped with.
 		r.Build, r.Identity, tools = b.snapshot.Build, b.snapshot.Identity, b.snapshot.Tools
+		if b.snapshot.FilesOnly { // the daemon is started anew, and may be a newer one
+			r.Identity, tools = b.spec.ID, ""
+		}
 	}
 	if b.root, err = b.o.cfg.Images.Root(ctx, r.Build); err != nil {
 		return err
@@ -182,13 +185,13 @@ func (b *booting) plan(context.Context) error { return b.sb.save() }
 
 func (b *booting) runtime(ctx context.Context) (err error) {
 	network := b.sb.slot.Runtime()
-	restore := ""
+	restore, filesOnly := "", false
 	if b.snapshot != nil {
-		restore = b.o.snapshotDir(b.spec.Snapshot)
+		restore, filesOnly = b.o.snapshotDir(b.spec.Snapshot), b.snapshot.FilesOnly
 	}
 	args, env := b.o.cfg.Daemon.Command(b.spec, network.Gateway) // the gateway answers DNS
 	var output *os.File                                          // a restored daemon has nothing to say: it is ready
-	if b.snapshot == nil {
+	if b.snapshot == nil || filesOnly {
 		if b.ready, output, err = os.Pipe(); err != nil {
 			return hostFailure("orchestrator.runtime", err)
 		}
@@ -205,7 +208,7 @@ func (b *booting) runtime(ctx context.Context) (err error) {
 		Args: args, Env: env, Hostname: string(b.spec.ID),
 		CPUs: b.spec.Resources.CPUs, MemoryBytes: int64(b.spec.Resources.MemoryMB) << 20,
 		DiskBytes: int64(b.spec.Resources.DiskMB) << 20, Cgroups: b.dirs, Network: &network, Output: output,
-		Restore: restore,
+		Restore: restore, FilesOnly: filesOnly,
 	})
 	if err != nil {
 		return err

@@ -324,7 +324,7 @@ func TestNodeSuite(t *testing.T) {
 
 func pause(t *testing.T, o *orchestrator.Orchestrator, snapshot cove.SnapshotID) {
 	t.Helper()
-	if err := o.Pause(t.Context(), id, "x1", snapshot); err != nil {
+	if err := o.Pause(t.Context(), id, "x1", snapshot, false); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 }
@@ -358,7 +358,7 @@ func TestFailedPauseLeavesItRunning(t *testing.T) {
 			serve(t, o)
 			create(t, o)
 			spoil(t, m)
-			if err := o.Pause(t.Context(), id, "x1", "s1"); err == nil {
+			if err := o.Pause(t.Context(), id, "x1", "s1", false); err == nil {
 				t.Fatal("the pause succeeded")
 			}
 			if m.host.Frozen(string(id)) || m.host.Running(string(id)) != 1 {

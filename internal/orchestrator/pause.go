@@ -16,11 +16,12 @@ import (
 
 // pausing is a sandbox on its way into a snapshot. Its steps fill it in order.
 type pausing struct {
-	o        *Orchestrator
-	sb       *sandbox
-	snapshot cove.SnapshotID
-	partial  string // where the snapshot is written
-	undo     undo.Stack
+	o         *Orchestrator
+	sb        *sandbox
+	snapshot  cove.SnapshotID
+	filesOnly bool
+	partial   string // where the snapshot is written
+	undo      undo.Stack
 }
 
 // pauseSteps is how a sandbox is saved, in order. Until the last, the snapshot
@@ -40,7 +41,7 @@ var pauseSteps = []struct {
 }
 
 // Pause implements node.Node.
-func (o *Orchestrator) Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID) error {
+func (o *Orchestrator) Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, filesOnly bool) error {
 	const op = "orchestrator.Pause"
 	if _, err := o.running(ctx); err != nil {
 		return err
@@ -54,7 +55,7 @@ func (o *Orchestrator) Pause(ctx context.Context, id cove.SandboxID, execution c
 	}
 	sb.still.Lock()
 	defer sb.still.Unlock()
-	p := &pausing{o: o, sb: sb, snapshot: snapshot}
+	p := &pausing{o: o, sb: sb, snapshot: snapshot, filesOnly: filesOnly}
 	begin := time.Now()
 	for _, step := range pauseSteps {
 		if err := step.do(p, ctx); err != nil {
@@ -108,7 +109,7 @@ func (p *pausing) announce(context.Context) error {
 }
 
 func (p *pausing) checkpoint(ctx context.Context) error {
-	if err := p.sb.process.Checkpoint(ctx, p.partial); err != nil {
+	if err := p.sb.process.Checkpoint(ctx, p.partial, p.filesOnly); err != nil {
 		return err
 	}
 	p.undo.Add("checkpoint", p.sb.process.Thaw)
@@ -119,7 +120,7 @@ func (p *pausing) manifest(context.Context) error {
 	r := p.sb.record
 	return p.o.saveManifest(p.partial, manifest{
 		Format: manifestFormat, Snapshot: p.snapshot, Sandbox: r.ID, Execution: r.Execution, Identity: r.Identity,
-		Build: r.Build, Tools: r.Tools, Engine: p.o.cfg.Engine, Resources: r.Resources, Created: p.o.cfg.Now().UTC(),
+		FilesOnly: p.filesOnly, Build: r.Build, Tools: r.Tools, Engine: p.o.cfg.Engine, Resources: r.Resources, Created: p.o.cfg.Now().UTC(),
 	})
 }
 

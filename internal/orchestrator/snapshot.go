@@ -21,6 +21,7 @@ type manifest struct {
 	Sandbox   cove.SandboxID   `json:"sandbox"`
 	Execution cove.ExecutionID `json:"execution"`
 	Identity  cove.SandboxID   `json:"identity"` // see record
+	FilesOnly bool             `json:"filesOnly,omitempty"`
 	Build     cove.BuildID     `json:"build"`
 	Tools     string           `json:"tools"`
 	Engine    string           `json:"engine"` // version of the engine that wrote it

@@ -100,4 +100,5 @@ type Change struct {
 	EndAt     time.Time
 	Execution cove.ExecutionID
 	Snapshot  *cove.SnapshotID
+	FilesOnly bool // of Snapshot; only looked at if that is set
 }

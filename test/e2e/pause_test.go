@@ -88,6 +88,7 @@ func TestPause(t *testing.T) {
 	t.Run("everything is kept", func(t *testing.T) { testPauseKeeps(t, s) })
 	t.Run("the end of its time", func(t *testing.T) { testPauseAtTheEnd(t, s) })
 	t.Run("traffic wakes", func(t *testing.T) { testWake(t, s) })
+	t.Run("without memory", func(t *testing.T) { testPauseFilesOnly(t, s) })
 	t.Run("fork", func(t *testing.T) { testFork(t, s) })
 	t.Run("kill of a paused one", func(t *testing.T) {
 		sb := s.Create(t, nil)
@@ -220,5 +221,23 @@ func testFork(t *testing.T, s *stand.Server) {
 	}
 	if _, after := s.Do(t, "GET", "/sandboxes/"+origin.ID, nil); after["endAt"] != before["endAt"] {
 		t.Errorf("the origin's end moved from %v to %v", before["endAt"], after["endAt"])
+	}
+}
+
+func testPauseFilesOnly(t *testing.T, s *stand.Server) {
+	sb := s.Create(t, map[string]any{"envVars": map[string]string{"GREETING": "hello"}})
+	defer sb.Kill(t)
+	boot := sb.Run(t, setUp).Stdout
+	for range 2 {
+		if status, body := s.Do(t, "POST", "/sandboxes/"+sb.ID+"/pause", map[string]any{"memory": false}); status != http.StatusNoContent {
+			t.Fatalf("pause: %d %v\n%s", status, body, s.Log())
+		}
+		connect(t, s, sb, http.StatusCreated)
+		r := sb.Run(t, `cd /w && cat file hard soft && stat -c '%h %s' file sparse && sha256sum -c big.sum && echo $GREETING
+			pgrep -x python3 || echo stopped; ls /dev/shm | wc -l; cat /proc/sys/kernel/random/boot_id`)
+		want := "kept\nkept\nkept\n2 5\n1 104857600\nbig: OK\nhello\nstopped\n0\n"
+		if !strings.HasPrefix(r.Stdout, want) || strings.HasSuffix(r.Stdout, boot) {
+			t.Errorf("afterwards: %+v; the first boot was %q", r, boot)
+		}
 	}
 }

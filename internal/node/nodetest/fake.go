@@ -89,7 +89,7 @@ func (f *Fake) tellLocked(e node.Event) {
 }
 
 // Pause implements node.Node.
-func (f *Fake) Pause(_ context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID) error {
+func (f *Fake) Pause(_ context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, _ bool) error {
 	if f.FailPause != nil {
 		if err := f.FailPause(id); err != nil {
 			return err

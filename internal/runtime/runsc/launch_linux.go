@@ -30,7 +30,7 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	req := launch.Request{
 		ID: spec.ID, StateDir: r.cfg.StateDir, Bundle: bundle,
 		Rootfs: spec.Rootfs, UpperDir: spec.Dir, UpperBytes: spec.DiskBytes,
-		Restore: spec.Restore, Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
+		Restore: spec.Restore, FilesOnly: spec.FilesOnly, Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
 		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, runtime.PanicLog),
 	}
 	for _, image := range spec.Images {

@@ -15,7 +15,7 @@ import (
 
 const sandboxColumns = `id, execution_id, team_id, template_id, alias, build_id, node_id, state,
 	cpus, memory_mb, disk_mb, started_at, end_at, metadata, env, secure, internet, envd,
-	on_timeout, auto_resume, timeout, snapshot_id`
+	on_timeout, auto_resume, timeout, snapshot_id, pause_files_only, files_only`
 
 func scanSandbox(row scanner) (cove.Sandbox, error) {
 	var sb cove.Sandbox
@@ -24,7 +24,8 @@ func scanSandbox(row scanner) (cove.Sandbox, error) {
 	var internet sql.NullBool
 	err := row.Scan(&sb.ID, &sb.Execution, &sb.Team, &sb.Template, &sb.Alias, &sb.Build, &sb.Node, &sb.State,
 		&sb.Resources.CPUs, &sb.Resources.MemoryMB, &sb.Resources.DiskMB, &started, &end, &metadata, &env,
-		&sb.Secure, &internet, &sb.Envd, &sb.Lifecycle.OnTimeout, &sb.Lifecycle.AutoResume, &timeout, &sb.Snapshot)
+		&sb.Secure, &internet, &sb.Envd, &sb.Lifecycle.OnTimeout, &sb.Lifecycle.AutoResume, &timeout, &sb.Snapshot,
+		&sb.Lifecycle.FilesOnly, &sb.FilesOnly)
 	if err != nil {
 		return cove.Sandbox{}, err
 	}
@@ -62,11 +63,12 @@ func (s *Store) CreateSandbox(ctx context.Context, sb cove.Sandbox) error {
 	if err != nil {
 		return convert(op, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(22)+`)`,
+	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(24)+`)`,
 		sb.ID, sb.Execution, sb.Team, sb.Template, sb.Alias, sb.Build, sb.Node, sb.State,
 		sb.Resources.CPUs, sb.Resources.MemoryMB, sb.Resources.DiskMB, micros(sb.StartedAt), micros(sb.EndAt),
 		metadata, env, sb.Secure, sb.Internet, sb.Envd,
-		cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot)
+		cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot,
+		sb.Lifecycle.FilesOnly, sb.FilesOnly)
 	return convert(op, err)
 }
 
@@ -174,10 +176,10 @@ func (s *Store) Transition(ctx context.Context, id cove.SandboxID, execution cov
 			sb.Execution = change.Execution
 		}
 		if change.Snapshot != nil {
-			sb.Snapshot = *change.Snapshot
+			sb.Snapshot, sb.FilesOnly = *change.Snapshot, change.FilesOnly
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET state = ?, started_at = ?, end_at = ?, execution_id = ?, snapshot_id = ? WHERE id = ?`,
-			sb.State, micros(sb.StartedAt), micros(sb.EndAt), sb.Execution, sb.Snapshot, id)
+		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET state = ?, started_at = ?, end_at = ?, execution_id = ?, snapshot_id = ?, files_only = ? WHERE id = ?`,
+			sb.State, micros(sb.StartedAt), micros(sb.EndAt), sb.Execution, sb.Snapshot, sb.FilesOnly, id)
 		return err
 	})
 	return sb, err

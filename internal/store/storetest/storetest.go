@@ -211,7 +211,7 @@ func sandboxRoundTrip(t *testing.T, s store.Store) {
 	full.Internet, full.Secure = &no, false
 	plain.Lifecycle.OnTimeout = cove.KillOnTimeout
 	full.Lifecycle = cove.Lifecycle{OnTimeout: cove.PauseOnTimeout, AutoResume: true, Timeout: 90 * time.Second}
-	full.Snapshot = "s1"
+	full.Lifecycle.FilesOnly, full.Snapshot, full.FilesOnly = true, "s1", true
 	plain.Metadata, plain.Env = map[string]string{}, map[string]string{}
 	for _, want := range []cove.Sandbox{plain, full} {
 		must(t, s.CreateSandbox(t.Context(), want))
@@ -270,13 +270,14 @@ func pauseAndResume(t *testing.T, s store.Store) {
 		wantSnapshot  cove.SnapshotID
 	}{
 		{store.Change{To: cove.Pausing}, "x1", ""},
-		{store.Change{To: cove.Paused, Snapshot: &snapshot}, "x1", "s1"},
+		{store.Change{To: cove.Paused, Snapshot: &snapshot, FilesOnly: true}, "x1", "s1"},
 		{store.Change{To: cove.Resuming, Execution: "x2"}, "x2", "s1"},
 		{store.Change{To: cove.Running, Snapshot: &none}, "x2", ""},
 	} {
 		got, err := s.Transition(t.Context(), sb.ID, sb.Execution, step.change)
 		must(t, err)
-		if got.State != step.change.To || got.Execution != step.wantExecution || got.Snapshot != step.wantSnapshot {
+		if got.State != step.change.To || got.Execution != step.wantExecution || got.Snapshot != step.wantSnapshot ||
+			got.FilesOnly != (step.wantSnapshot == "s1") {
 			t.Errorf("%+v: %+v", step, got)
 		}
 		again, err := s.Sandbox(t.Context(), team, sb.ID)

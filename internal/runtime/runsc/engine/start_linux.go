@@ -43,6 +43,9 @@ func start(req launch.Request) (_ launch.Response, err error) {
 		BundleDir: req.Bundle,
 		Cgroup:    limits{cpus: req.CPUs, memory: uint64(req.MemoryBytes)},
 	}
+	if req.FilesOnly {
+		args.FSRestoreImagePath = req.Restore
+	}
 	if err := openFiles(req, args); err != nil {
 		return launch.Response{}, err
 	}
@@ -67,7 +70,7 @@ func start(req launch.Request) (_ launch.Response, err error) {
 	if err != nil {
 		return launch.Response{}, fmt.Errorf("network: %w", err)
 	}
-	if req.Restore != "" {
+	if req.Restore != "" && !req.FilesOnly {
 		err = restore(conf, spec, sb, req, network)
 	} else {
 		err = begin(sb, req.ID, network)
@@ -123,6 +126,12 @@ func obey(o launch.Order) (launch.Response, error) {
 		}
 		if err := sb.Pause(o.ID); err != nil {
 			return launch.Response{}, err
+		}
+		if o.FilesOnly {
+			if err := sb.FSSave(conf, o.ID, o.Dir, sandbox.FSSaveOpts{}); err != nil {
+				return launch.Response{}, errors.Join(err, sb.Resume(o.ID))
+			}
+			return launch.Response{}, nil
 		}
 		// Resume is about the stop that the checkpoint adds itself: the one
 		// above stays.
