@@ -35,6 +35,7 @@ type machine struct {
 	next   int
 	memory int64           // what each sandbox uses
 	mute   bool            // no daemon answers
+	hang   chan struct{}   // not nil: a dial announces itself here and waits for its context
 	local  map[uint16]bool // ports open on the sandbox's localhost
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
@@ -135,7 +136,12 @@ type slot struct {
 func (s *slot) Index() int               { return s.index }
 func (s *slot) Runtime() runtime.Network { return runtime.Network{NetNS: "netns"} }
 
-func (s *slot) Dial(_ context.Context, port uint16) (net.Conn, error) {
+func (s *slot) Dial(ctx context.Context, port uint16) (net.Conn, error) {
+	if s.n.hang != nil {
+		s.n.hang <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
 	if !s.n.open[port] {

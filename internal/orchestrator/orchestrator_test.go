@@ -473,3 +473,28 @@ func TestTooManyConnections(t *testing.T) {
 		t.Errorf("err = %v, want exhausted", err)
 	}
 }
+
+func TestDialEndsWithTheSandbox(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	create(t, o)
+	m.hang = make(chan struct{}) // nobody answers, nobody refuses
+	result := make(chan error, 1)
+	go func() {
+		_, err := o.Dial(t.Context(), id, 80)
+		result <- err
+	}()
+	<-m.hang // it is on its way
+	if err := o.Kill(t.Context(), id, "x1"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-result:
+		if !cove.Is(err, cove.NotFound) {
+			t.Errorf("err = %v, want not found", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the attempt to connect outlived the sandbox")
+	}
+}

@@ -33,6 +33,7 @@ type sandbox struct {
 	mu     sync.Mutex
 	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
 	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
+	dials  map[*attempt]struct{} // attempts to connect; guarded by mu
 	saving sync.Mutex            // one write of the record at a time; taken before mu
 	ending bool                  // guarded by saving
 	still  sync.Mutex            // held while it is stopped, saved or let go on; taken before saving
@@ -47,6 +48,7 @@ func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
 		gone:  make(chan struct{}),
 		left:  make(chan struct{}),
 		conns: map[*tracked]struct{}{},
+		dials: map[*attempt]struct{}{},
 		record: record{
 			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt,
 			OnTimeout: spec.OnTimeout, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Slot: -1,
@@ -204,17 +206,49 @@ func (s *sandbox) setEnd(end time.Time) error {
 // dial connects to a port, on the sandbox's address first, then on its own
 // localhost through the daemon.
 func (s *sandbox) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	ctx, done, err := s.attempt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	conn, err := s.slot.Dial(ctx, port)
 	if errors.Is(err, syscall.ECONNREFUSED) && port != s.o.cfg.Daemon.Port() {
 		conn, err = s.o.cfg.Daemon.Connect(ctx, s.record.Identity, s.dialDaemon, port)
 	}
-	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			err = node.ErrPortClosed
-		}
+	switch {
+	case errors.Is(context.Cause(ctx), errEnding):
+		return nil, notHere("orchestrator.Dial")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, node.ErrPortClosed
+	case err != nil:
 		return nil, err
 	}
 	return s.track(conn)
+}
+
+// An attempt is somebody connecting to the sandbox.
+type attempt struct{ cancel context.CancelCauseFunc }
+
+var errEnding = errors.New("the sandbox ends")
+
+// attempt returns a context that ends when the sandbox does: in a network that
+// is being taken down, nobody says no. done must be called.
+func (s *sandbox) attempt(ctx context.Context) (_ context.Context, done func(), err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	a := &attempt{cancel}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns == nil {
+		cancel(errEnding)
+		return nil, nil, notHere("orchestrator.Dial")
+	}
+	s.dials[a] = struct{}{}
+	return ctx, func() {
+		s.mu.Lock()
+		delete(s.dials, a)
+		s.mu.Unlock()
+		cancel(nil)
+	}, nil
 }
 
 // track makes a connection end with the sandbox: its peer would otherwise wait
@@ -250,22 +284,26 @@ func (s *sandbox) expire() (left time.Duration) {
 		s.mu.Unlock()
 		return left
 	}
+	s.cutLocked()
+	return 0
+}
+
+// cutLocked resets every connection into the sandbox, ends attempts to connect,
+// and refuses further ones. It is called with mu held and gives it back.
+func (s *sandbox) cutLocked() {
 	conns := s.conns
 	s.conns = nil
+	for a := range s.dials {
+		a.cancel(errEnding)
+	}
 	s.mu.Unlock()
 	for c := range conns {
 		c.reset()
 	}
-	return 0
 }
 
 // abort resets every connection into the sandbox and refuses further ones.
 func (s *sandbox) abort() {
 	s.mu.Lock()
-	conns := s.conns
-	s.conns = nil
-	s.mu.Unlock()
-	for c := range conns {
-		c.reset()
-	}
+	s.cutLocked()
 }

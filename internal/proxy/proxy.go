@@ -166,7 +166,7 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
+	forward(reverse, w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
 }
 
 // internal reports whether a path is one of the daemon's internal routes, in

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -220,5 +222,73 @@ func TestWebSocket(t *testing.T) {
 		if _, got, err := c.Read(t.Context()); string(got) != "echo hi" {
 			t.Fatalf("%q, %v", got, err)
 		}
+	}
+}
+
+func TestAnswerMayBeginBeforeTheRequestHasEnded(t *testing.T) {
+	s := edge(t, dialer{80: serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		lines := bufio.NewReader(r.Body)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			fmt.Fprint(w, "got ", line)
+			w.(http.Flusher).Flush()
+		}
+	})})
+	body, input := io.Pipe()
+	req, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL, body)
+	req.Host = "80-i1.x"
+	go func() { _, _ = io.WriteString(input, "one\n") }()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReader(resp.Body)
+	if got, err := lines.ReadString('\n'); got != "got one\n" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if _, err := io.WriteString(input, "two\n"); err != nil {
+		t.Fatal(err)
+	}
+	input.Close()
+	if got, err := io.ReadAll(lines); string(got) != "got two\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestErrorWhileTheRequestStillFlows(t *testing.T) {
+	s := edge(t, dialer{})
+	for range 20 {
+		body, input := io.Pipe()
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL, body)
+		req.Host = "80-i1.x"
+		go func() { _, _ = io.WriteString(input, "begin") }()
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusBadGateway {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		resp.Body.Close()
+		input.Close()
+	}
+}
+
+func TestBrokenAnswerIsReset(t *testing.T) {
+	s := edge(t, dialer{80: serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "half")
+		w.(http.Flusher).Flush()
+		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+			conn.Close()
+		}
+	})})
+	_, err := io.ReadAll(request(t, s, "GET", "/", "80-i1.x").Body)
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("err = %v, want a reset", err)
 	}
 }
