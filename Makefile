@@ -16,7 +16,7 @@ help: ## list the targets
 build: ## build bin/cove, bin/cove-envd and bin/cove-runsc
 	@echo "building cove, cove-envd and cove-runsc (the first time takes a minute or two)"
 	@mkdir -p bin
-	@GOBIN="$(CURDIR)/bin" $(GO) install -ldflags '$(LDFLAGS)' ./cmd/cove ./cmd/cove-envd ./cmd/cove-runsc
+	@GOBIN="$(CURDIR)/bin" $(GO) install -buildvcs=false -ldflags '$(LDFLAGS)' ./cmd/cove ./cmd/cove-envd ./cmd/cove-runsc
 
 deps: ## install the OS packages that building the base template needs
 	@scripts/deps

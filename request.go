@@ -11,6 +11,16 @@ type NewSandbox struct {
 	Env      map[string]string
 	Secure   bool
 	Internet *bool // nil: not said, which means yes
+
+	OnTimeout  OnTimeout // empty: KillOnTimeout
+	FilesOnly  bool      // a pause at the end leaves memory out
+	AutoResume bool      // traffic resumes it when it is paused
+}
+
+// ForkResult is one of the sandboxes a fork was to make: it, or why it was not.
+type ForkResult struct {
+	Sandbox Sandbox
+	Err     error
 }
 
 // Order is the order of a list by start time.

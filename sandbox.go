@@ -3,6 +3,7 @@ package cove
 import (
 	"maps"
 	"regexp"
+	"slices"
 	"time"
 )
 
@@ -27,23 +28,45 @@ type State string
 const (
 	Starting State = "starting" // recorded, not yet usable
 	Running  State = "running"
-	Killing  State = "killing" // being ended; what is left must be removed
+	Pausing  State = "pausing"  // stands still while it is saved
+	Paused   State = "paused"   // nothing of it runs; its snapshot is complete
+	Resuming State = "resuming" // being started from its snapshot, which is kept until it runs
+	Killing  State = "killing"  // being ended; what is left must be removed
 )
 
 var nextStates = map[State][]State{
 	Starting: {Running, Killing},
-	Running:  {Killing},
+	Running:  {Pausing, Killing},
+	Pausing:  {Running, Paused, Killing},
+	Paused:   {Resuming, Killing},
+	Resuming: {Running, Paused, Killing},
 	Killing:  {},
 }
 
 // CanBecome reports whether the state change from s to next is legal.
-func (s State) CanBecome(next State) bool {
-	for _, n := range nextStates[s] {
-		if n == next {
-			return true
-		}
-	}
-	return false
+func (s State) CanBecome(next State) bool { return slices.Contains(nextStates[s], next) }
+
+// Transient reports whether s ends by itself: something is being done.
+func (s State) Transient() bool { return s != Running && s != Paused }
+
+// OnTimeout is what happens to a sandbox when its time is up.
+type OnTimeout string
+
+// What may happen.
+const (
+	KillOnTimeout  OnTimeout = "kill"
+	PauseOnTimeout OnTimeout = "pause"
+)
+
+// Lifecycle is what a sandbox's owner wants done without being there. It is
+// kept over every pause and resume.
+type Lifecycle struct {
+	OnTimeout  OnTimeout // empty: KillOnTimeout
+	FilesOnly  bool      // a pause at the end leaves memory out
+	AutoResume bool      // traffic to a paused sandbox resumes it
+	// Timeout is the life that was asked for when the sandbox was created; one
+	// that traffic resumes gets it again.
+	Timeout time.Duration
 }
 
 // Resources are the limits of a sandbox.
@@ -63,7 +86,9 @@ type Spec struct {
 	Env       map[string]string // visible to every process of the sandbox
 	Token     string            // access token of its envd; empty: open
 	Internet  bool              // whether it reaches the internet at all
-	EndAt     time.Time         // the node itself ends it then
+	EndAt     time.Time         // its time is up then; the node itself sees to it
+	OnTimeout OnTimeout         // what the node does then: end it, or tell who will pause it
+	Snapshot  SnapshotID        // what to go on from; empty: a fresh start
 	User      string            // default user of processes and files
 	Workdir   string            // default working directory; empty: the user's home
 }
@@ -86,6 +111,9 @@ type Sandbox struct {
 	Secure    bool  // envd asks for the access token
 	Internet  *bool // as asked for; nil: not said, which means yes
 	Envd      string
+	Lifecycle Lifecycle
+	Snapshot  SnapshotID // of a sandbox that is Pausing, Paused or Resuming; else empty
+	FilesOnly bool       // Snapshot has no memory
 }
 
 // Clone returns a copy that shares no memory with s.

@@ -125,8 +125,6 @@ func checkServed(b wire.NewSandbox) error {
 			names = append(names, `"`+name+`"`)
 		}
 	}
-	add("autoPause", isTrue(b.AutoPause))
-	add("autoResume", b.AutoResume != nil && b.AutoResume.Enabled)
 	add("iam", b.Iam != nil && len(b.Iam.Tokens) > 0)
 	add("volumeMounts", len(b.VolumeMounts) > 0)
 	if n := b.Network; n != nil {

@@ -86,13 +86,20 @@ func newSandbox(body wire.NewSandbox, timeout time.Duration) (cove.NewSandbox, e
 			return cove.NewSandbox{}, err
 		}
 	}
+	var onTimeout cove.OnTimeout // empty: killed
+	if isTrue(body.AutoPause) {
+		onTimeout = cove.PauseOnTimeout
+	}
 	return cove.NewSandbox{
-		Template: body.TemplateID,
-		Timeout:  timeout,
-		Metadata: stringsOf(body.Metadata),
-		Env:      stringsOf(body.EnvVars),
-		Secure:   isTrue(body.Secure),
-		Internet: body.AllowInternetAccess,
+		OnTimeout:  onTimeout,
+		FilesOnly:  isFalse(body.AutoPauseMemory),
+		AutoResume: body.AutoResume != nil && body.AutoResume.Enabled,
+		Template:   body.TemplateID,
+		Timeout:    timeout,
+		Metadata:   stringsOf(body.Metadata),
+		Env:        stringsOf(body.EnvVars),
+		Secure:     isTrue(body.Secure),
+		Internet:   body.AllowInternetAccess,
 	}, nil
 }
 

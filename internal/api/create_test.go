@@ -67,6 +67,22 @@ func TestCreateFillsInTheDefaultsOfItsGeneration(t *testing.T) {
 	}
 }
 
+func TestCreateWithALifecycle(t *testing.T) {
+	f := newFixture(t)
+	f.do("POST", "/v2/sandboxes", `{"templateID":"base","autoPause":true,"autoResume":{"enabled":true}}`)
+	if got := f.control.created; got.OnTimeout != cove.PauseOnTimeout || !got.AutoResume {
+		t.Errorf("request = %+v", got)
+	}
+	f.do("POST", "/v2/sandboxes", `{"templateID":"base","autoPause":true,"autoPauseMemory":false}`)
+	if got := f.control.created; !got.FilesOnly {
+		t.Errorf("request = %+v", got)
+	}
+	f.do("POST", "/v2/sandboxes", `{"templateID":"base","autoPause":false}`)
+	if got := f.control.created; got.OnTimeout == cove.PauseOnTimeout || got.AutoResume {
+		t.Errorf("request = %+v", got)
+	}
+}
+
 func TestCreateRefuses(t *testing.T) {
 	const bad, unserved = http.StatusBadRequest, http.StatusNotImplemented
 	tests := []struct {
@@ -100,8 +116,6 @@ func TestCreateRefuses(t *testing.T) {
 		{"two mounts in one place", `"volumeMounts":[{"name":"v","path":"/a"},{"name":"w","path":"/a"}]`, bad, []string{"volume mount #1"}},
 		{"mount of nothing", `"volumeMounts":[{"path":"/a"}]`, bad, []string{"volume mount #0"}},
 
-		{"pause at the end", `"autoPause":true`, unserved, []string{`"autoPause"`}},
-		{"wake on traffic", `"autoResume":{"enabled":true}`, unserved, []string{`"autoResume"`}},
 		{"identity", `"iam":{"tokens":{"a":{"audience":"x","tokenType":"JWT-SVID"}}}`, unserved, []string{`"iam"`}},
 		{"volumes", `"volumeMounts":[{"name":"v","path":"/a"}]`, unserved, []string{`"volumeMounts"`}},
 		{"allow list", `"network":{"allowOut":["1.1.1.1"]}`, unserved, []string{`"network.allowOut"`}},
@@ -111,7 +125,8 @@ func TestCreateRefuses(t *testing.T) {
 		{"https ports", `"network":{"httpsPorts":[8443]}`, unserved, []string{`"network.httpsPorts"`}},
 		{"host mask", `"network":{"maskRequestHost":"localhost:${PORT}"}`, unserved, []string{`"network.maskRequestHost"`}},
 		{"rules", `"network":{"rules":{"x.com":[{"transform":{"headers":{"A":"b"}}}]}}`, unserved, []string{`"network.rules"`}},
-		{"several at once", `"autoPause":true,"network":{"allowOut":["x.com"]}`, unserved, []string{`"autoPause"`, `"network.allowOut"`}},
+		{"several at once", `"volumeMounts":[{"name":"v","path":"/a"}],"network":{"allowOut":["x.com"]}`, unserved,
+			[]string{`"volumeMounts"`, `"network.allowOut"`}},
 	}
 	for _, path := range []string{"/sandboxes", "/v2/sandboxes"} {
 		for _, tt := range tests {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -36,6 +37,8 @@ type fakeControl struct {
 	filter  cove.SandboxFilter
 	d       time.Duration
 	calls   []string
+
+	filesOnly bool
 }
 
 func (f *fakeControl) call(name string, team cove.TeamID, id cove.SandboxID) error {
@@ -70,6 +73,48 @@ func (f *fakeControl) Sandbox(_ context.Context, team cove.TeamID, id cove.Sandb
 		return cove.Sandbox{}, err
 	}
 	return f.find(id)
+}
+
+func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, filesOnly bool) error {
+	f.filesOnly = filesOnly
+	if err := f.call("pause", team, id); err != nil {
+		return err
+	}
+	sb, err := f.find(id)
+	if err == nil && sb.State == cove.Paused {
+		return cove.E(cove.Conflict, "fake", nil, "Error pausing sandbox - sandbox '%s' is already paused", id)
+	}
+	return err
+}
+
+func (f *fakeControl) ConnectSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, bool, error) {
+	f.d = d
+	if err := f.call("connect", team, id); err != nil {
+		return cove.Sandbox{}, false, err
+	}
+	sb, err := f.find(id)
+	return sb, sb.State == cove.Paused, err
+}
+
+func (f *fakeControl) ResumeSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error) {
+	f.d = d
+	if err := f.call("resume", team, id); err != nil {
+		return cove.Sandbox{}, err
+	}
+	return f.find(id)
+}
+
+func (f *fakeControl) ForkSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, count int, d time.Duration) ([]cove.ForkResult, error) {
+	f.d = d
+	if err := f.call("fork", team, id); err != nil {
+		return nil, err
+	}
+	results := make([]cove.ForkResult, count)
+	for i := range results {
+		results[i].Sandbox = cove.Sandbox{ID: "icopy", Template: "tmpl1", Secure: true}
+	}
+	results[0] = cove.ForkResult{Err: cove.E(cove.Exhausted, "fake", errors.New("something secret"), "the server is full")}
+	return results, nil
 }
 
 func (f *fakeControl) ListSandboxes(_ context.Context, team cove.TeamID, filter cove.SandboxFilter) (cove.SandboxPage, error) {

@@ -62,7 +62,7 @@ func (s *server) ConnectSandbox(w http.ResponseWriter, r *http.Request, sandboxI
 		if err := decode(w, r, &body, "timeout"); err != nil {
 			return err
 		}
-		return s.connect(w, r, team, id, seconds(body.Timeout))
+		return s.connect(w, r, team, id, seconds(body.Timeout), body.Memory)
 	})
 }
 
@@ -77,20 +77,72 @@ func (s *server) ConnectSandboxV2(w http.ResponseWriter, r *http.Request, sandbo
 		if body.Timeout != nil {
 			timeout = seconds(*body.Timeout)
 		}
-		return s.connect(w, r, team, id, timeout)
+		return s.connect(w, r, team, id, timeout, body.Memory)
 	})
 }
 
-// connect extends a running sandbox's life and says how to reach it. How a
-// paused one is to come back, the request's "memory", does not matter to one
-// that runs.
-func (s *server) connect(w http.ResponseWriter, r *http.Request, team cove.TeamID, id cove.SandboxID, timeout time.Duration) error {
+// connect extends a running sandbox's life, or resumes a paused one, and says
+// how to reach it.
+func (s *server) connect(w http.ResponseWriter, r *http.Request, team cove.TeamID, id cove.SandboxID, timeout time.Duration, memory *bool) error {
 	if err := checkLife(timeout); err != nil {
 		return err
 	}
-	sb, err := s.control.ExtendSandbox(r.Context(), team, id, timeout)
+	if isFalse(memory) { // which does not matter to one that runs
+		sb, err := s.control.Sandbox(r.Context(), team, id)
+		if err != nil {
+			return fmt.Errorf("connect to sandbox: %w", err)
+		}
+		if sb.State != cove.Running && !sb.FilesOnly {
+			return cove.E(cove.Unimplemented, "api.connect", nil, `this server cannot leave out the memory of a snapshot that has it yet: leave "memory" out`)
+		}
+	}
+	sb, resumed, err := s.control.ConnectSandbox(r.Context(), team, id, timeout)
 	if err != nil {
 		return fmt.Errorf("connect to sandbox: %w", err)
 	}
-	return writeJSON(w, http.StatusOK, s.toSandbox(sb))
+	status := http.StatusOK
+	if resumed {
+		status = http.StatusCreated
+	}
+	return writeJSON(w, status, s.toSandbox(sb))
+}
+
+// PauseSandbox answers POST /sandboxes/{sandboxID}/pause.
+func (s *server) PauseSandbox(w http.ResponseWriter, r *http.Request, sandboxID string) {
+	s.forSandbox(w, r, sandboxID, func(team cove.TeamID, id cove.SandboxID) error {
+		var body wire.PauseSandbox
+		if err := decode(w, r, &body); err != nil {
+			return err
+		}
+		if err := s.control.PauseSandbox(r.Context(), team, id, isFalse(body.Memory)); err != nil {
+			return fmt.Errorf("pause sandbox: %w", err)
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
+	})
+}
+
+// ResumeSandbox answers POST /sandboxes/{sandboxID}/resume.
+func (s *server) ResumeSandbox(w http.ResponseWriter, r *http.Request, sandboxID string) {
+	s.forSandbox(w, r, sandboxID, func(team cove.TeamID, id cove.SandboxID) error {
+		var body wire.ResumeSandbox
+		if err := decode(w, r, &body); err != nil {
+			return err
+		}
+		if body.AutoPause != nil {
+			return cove.E(cove.Unimplemented, "api.ResumeSandbox", nil, `this server does not support "autoPause" on resume: the sandbox keeps what it was created with`)
+		}
+		timeout := defaultTimeout
+		if body.Timeout != nil {
+			timeout = seconds(*body.Timeout)
+		}
+		if err := checkLife(timeout); err != nil {
+			return err
+		}
+		sb, err := s.control.ResumeSandbox(r.Context(), team, id, timeout)
+		if err != nil {
+			return fmt.Errorf("resume sandbox: %w", err)
+		}
+		return writeJSON(w, http.StatusCreated, s.toSandbox(sb))
+	})
 }

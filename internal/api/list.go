@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,6 +11,9 @@ import (
 	cove "github.com/cove-sandbox/cove"
 	wire "github.com/cove-sandbox/cove/internal/gen/api"
 )
+
+// maxPairs is how many pairs of metadata a list may be filtered by.
+const maxPairs = 64
 
 // maxPage is the largest page of a list, and the usual one.
 const maxPage = 100
@@ -52,19 +54,11 @@ func (s *server) ListSandboxesV2(w http.ResponseWriter, r *http.Request, params 
 		if err != nil {
 			return err
 		}
-		// Nothing is ever paused yet, but the total is asked for with it.
-		nothing := len(params.State) > 0 && !slices.Contains(params.State, string(wire.Running))
-		if nothing {
-			f = cove.SandboxFilter{States: []cove.State{cove.Running}, Order: cove.Descending, Limit: 1}
-		}
 		page, err := s.control.ListSandboxes(r.Context(), team, f)
 		if err != nil {
 			return fmt.Errorf("list sandboxes: %w", err)
 		}
 		w.Header().Set("X-Total-Running", strconv.Itoa(page.Running))
-		if nothing {
-			return writeJSON(w, http.StatusOK, []wire.ListedSandbox{})
-		}
 		// Clients ask for another page whenever there is a token.
 		if page.Next != (cove.Cursor{}) {
 			w.Header().Set("X-Next-Token", formatCursor(page.Next, f.Order))
@@ -77,9 +71,18 @@ func (s *server) ListSandboxesV2(w http.ResponseWriter, r *http.Request, params 
 // domain.
 func parseFilter(p wire.ListSandboxesV2Params) (cove.SandboxFilter, error) {
 	const op = "api.parseFilter"
-	f := cove.SandboxFilter{States: []cove.State{cove.Running}, Order: cove.Descending, Limit: maxPage}
-	for _, state := range p.State {
-		if !wire.State(state).Valid() {
+	f := cove.SandboxFilter{Order: cove.Descending, Limit: maxPage}
+	wanted := p.State
+	if len(wanted) == 0 {
+		wanted = []string{string(wire.Running), string(wire.Paused)}
+	}
+	for _, state := range wanted {
+		switch wire.State(state) {
+		case wire.Running:
+			f.States = append(f.States, cove.Running)
+		case wire.Paused:
+			f.States = append(f.States, cove.Paused, cove.Pausing, cove.Resuming) // as stateOf says
+		default:
 			return f, cove.E(cove.Invalid, op, nil, `unknown state %q; use "running" or "paused"`, clip(state))
 		}
 	}
@@ -125,6 +128,9 @@ func parseMetadata(param *string) (map[string]string, error) {
 	query, err := url.QueryUnescape(*param)
 	if err != nil {
 		return nil, cove.E(cove.Invalid, op, err, `"metadata" is not properly URL-encoded`)
+	}
+	if strings.Count(query, "&") >= maxPairs {
+		return nil, cove.E(cove.Invalid, op, nil, `"metadata" may have at most %d pairs`, maxPairs)
 	}
 	pairs := make(map[string]string)
 	for pair := range strings.SplitSeq(query, "&") {

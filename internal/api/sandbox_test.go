@@ -1,7 +1,9 @@
 package api_test
 
 import (
+	"encoding/json"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -127,13 +129,12 @@ func TestLifeOfASandbox(t *testing.T) {
 		{"refresh for longer", "/sandboxes/iabc/refreshes", `{"duration":3601}`, 400, "", 0, "3600"},
 		{"refresh for less than nothing", "/sandboxes/iabc/refreshes", `{"duration":-1}`, 400, "", 0, "duration"},
 
-		{"connect v1", "/sandboxes/iabc/connect", `{"timeout":300}`, 200, "extend", 300 * time.Second, ""},
+		{"connect v1", "/sandboxes/iabc/connect", `{"timeout":300}`, 200, "connect", 300 * time.Second, ""},
 		{"connect v1, timeout not said", "/sandboxes/iabc/connect", `{}`, 400, "", 0, `"timeout" is required`},
 		{"connect v1, timeout of zero", "/sandboxes/iabc/connect", `{"timeout":0}`, 400, "", 0, "greater than 0"},
-		{"connect v2", "/v2/sandboxes/iabc/connect", `{"timeout":60}`, 200, "extend", time.Minute, ""},
-		{"connect v2, empty object", "/v2/sandboxes/iabc/connect", `{}`, 200, "extend", 300 * time.Second, ""},
-		{"connect v2, no body", "/v2/sandboxes/iabc/connect", ``, 200, "extend", 300 * time.Second, ""},
-		{"connect v2, running needs no memory", "/v2/sandboxes/iabc/connect", `{"memory":false}`, 200, "extend", 300 * time.Second, ""},
+		{"connect v2", "/v2/sandboxes/iabc/connect", `{"timeout":60}`, 200, "connect", time.Minute, ""},
+		{"connect v2, empty object", "/v2/sandboxes/iabc/connect", `{}`, 200, "connect", 300 * time.Second, ""},
+		{"connect v2, no body", "/v2/sandboxes/iabc/connect", ``, 200, "connect", 300 * time.Second, ""},
 		{"connect v2, negative", "/v2/sandboxes/iabc/connect", `{"timeout":-1}`, 400, "", 0, "greater than 0"},
 		{"connect v2, not JSON", "/v2/sandboxes/iabc/connect", `timeout`, 400, "", 0, "bad JSON"},
 	}
@@ -164,5 +165,74 @@ func TestLifeOfASandbox(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	f := newFixture(t)
+	f.control.sandboxes = []cove.Sandbox{
+		{ID: "irun", State: cove.Running, StartedAt: started},
+		{ID: "istill", State: cove.Paused, StartedAt: started, Lifecycle: cove.Lifecycle{OnTimeout: cove.PauseOnTimeout, AutoResume: true}},
+	}
+	for _, c := range []struct {
+		path, body string
+		status     int
+		words      string
+	}{
+		{"/sandboxes/irun/pause", ``, 204, ""},
+		{"/sandboxes/irun/pause", `{"memory":true}`, 204, ""},
+		{"/sandboxes/irun/pause", `{"memory":false}`, 204, ""},
+		{"/sandboxes/istill/pause", ``, 409, "Error pausing sandbox - sandbox 'istill' is already paused"},
+		{"/sandboxes/inone/pause", ``, 404, `Sandbox "inone" doesn't exist or you don't have access to it`},
+		{"/sandboxes/istill/connect", `{"timeout":60}`, 201, ""},
+		{"/v2/sandboxes/istill/connect", ``, 201, ""},
+		{"/v2/sandboxes/istill/connect", `{"memory":false}`, 501, `"memory"`},
+		{"/v2/sandboxes/irun/connect", `{"memory":false}`, 200, ""},
+		{"/sandboxes/istill/resume", `{}`, 201, ""},
+		{"/sandboxes/istill/resume", `{"timeout":0}`, 400, "Timeout must be greater than 0"},
+		{"/sandboxes/istill/resume", `{"autoPause":true}`, 501, "autoPause"},
+	} {
+		w := f.do("POST", c.path, c.body)
+		var answer struct{ Message string }
+		if w.Code != 204 {
+			if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+				t.Errorf("%s: %v", c.path, err)
+			}
+		}
+		if w.Code != c.status || !strings.Contains(answer.Message, c.words) {
+			t.Errorf("%s %s: %d %s, want %d %s", c.path, c.body, w.Code, w.Body, c.status, c.words)
+		}
+	}
+	w := f.do("GET", "/sandboxes/istill", "")
+	for _, want := range []string{`"state":"paused"`, `"autoResume":true`, `"onTimeout":"pause"`} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("detail lacks %s: %s", want, w.Body)
+		}
+	}
+}
+
+func TestFork(t *testing.T) {
+	f := newFixture(t)
+	w := f.do("POST", "/sandboxes/iabc/fork", `{"count":2,"timeout":60}`)
+	var results []struct {
+		Sandbox *struct{ SandboxID, EnvdAccessToken string }
+		Error   *struct {
+			Code    int
+			Message string
+		}
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &results); err != nil || w.Code != 201 || len(results) != 2 {
+		t.Fatalf("%d %s: %v", w.Code, w.Body, err)
+	}
+	if e := results[0].Error; e == nil || e.Code != 429 || e.Message != "the server is full" || results[0].Sandbox != nil {
+		t.Errorf("the failed one: %s", w.Body)
+	}
+	if sb := results[1].Sandbox; sb == nil || sb.SandboxID != "icopy" || sb.EnvdAccessToken == "" || f.control.d != time.Minute {
+		t.Errorf("the other: %s", w.Body)
+	}
+	for _, body := range []string{`{"count":0}`, `{"count":101}`, `{"timeout":0}`} {
+		if w := f.do("POST", "/sandboxes/iabc/fork", body); w.Code != 400 {
+			t.Errorf("%s: %d", body, w.Code)
+		}
 	}
 }

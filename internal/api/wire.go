@@ -38,9 +38,9 @@ func (s *server) toDetail(sb cove.Sandbox) wire.SandboxDetail {
 		CpuCount:            int32(sb.Resources.CPUs),
 		MemoryMB:            int32(sb.Resources.MemoryMB),
 		DiskSizeMB:          int32(sb.Resources.DiskMB),
-		State:               wire.Running,
+		State:               stateOf(sb),
 		Metadata:            metadataOf(sb),
-		Lifecycle:           wire.Lifecycle{AutoResume: false, OnTimeout: wire.Kill},
+		Lifecycle:           lifecycleOf(sb),
 	}
 }
 
@@ -58,12 +58,29 @@ func (s *server) toList(sandboxes []cove.Sandbox) []wire.ListedSandbox {
 			CpuCount:    int32(sb.Resources.CPUs),
 			MemoryMB:    int32(sb.Resources.MemoryMB),
 			DiskSizeMB:  int32(sb.Resources.DiskMB),
-			State:       wire.Running,
+			State:       stateOf(sb),
 			EnvdVersion: s.envdOf(sb),
 			Metadata:    metadataOf(sb),
 		})
 	}
 	return items
+}
+
+// stateOf says a state in the wire's two words: what is on its way into or out
+// of a snapshot cannot be used, and so is paused.
+func stateOf(sb cove.Sandbox) wire.State {
+	if sb.State == cove.Running {
+		return wire.Running
+	}
+	return wire.Paused
+}
+
+func lifecycleOf(sb cove.Sandbox) wire.Lifecycle {
+	l := wire.Lifecycle{AutoResume: sb.Lifecycle.AutoResume, OnTimeout: wire.Kill}
+	if sb.Lifecycle.OnTimeout == cove.PauseOnTimeout {
+		l.OnTimeout = wire.Pause
+	}
+	return l
 }
 
 // tokenOf returns the token of a secured sandbox.

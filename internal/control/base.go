@@ -45,11 +45,11 @@ func (c *Control) ensureBase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.closeOldBuilds(ctx); err != nil {
-		return err
-	}
 	found, ok, err := c.cfg.Base.Find(ctx)
 	if err != nil {
+		return err
+	}
+	if err := c.closeOldBuilds(ctx, found); err != nil {
 		return err
 	}
 	if ok {
@@ -72,7 +72,7 @@ func (c *Control) ensureBase(ctx context.Context) error {
 		return errors.Join(err, c.cfg.Store.UpdateBuild(context.WithoutCancel(ctx), build))
 	}
 	build.Status, build.Envd, build.User, build.Workdir = cove.BuildReady, built.Envd, built.User, built.Workdir
-	return c.cfg.Store.UpdateBuild(ctx, build)
+	return c.cfg.Store.UpdateBuild(context.WithoutCancel(ctx), build) // it is on disk, server or no server
 }
 
 // baseTemplate returns the record of the base template and makes it at the
@@ -86,12 +86,18 @@ func (c *Control) baseTemplate(ctx context.Context) (cove.Template, error) {
 	return t, c.cfg.Store.CreateTemplate(ctx, t)
 }
 
-// closeOldBuilds marks builds as failed that a server began and did not live
-// to finish.
-func (c *Control) closeOldBuilds(ctx context.Context) error {
+// closeOldBuilds closes the records of builds that a server began and did not
+// live to record the end of: as ready if it is the one found on disk, as failed
+// if not.
+func (c *Control) closeOldBuilds(ctx context.Context, found cove.Build) error {
 	builds, err := c.cfg.Store.UnfinishedBuilds(ctx)
 	for _, b := range builds {
-		b.Status, b.Reason, b.EndedAt = cove.BuildError, "the server was stopped while it built the template", c.cfg.Now()
+		b.EndedAt = c.cfg.Now()
+		if b.ID == found.ID {
+			b.Status, b.Envd, b.User, b.Workdir = cove.BuildReady, found.Envd, found.User, found.Workdir
+		} else {
+			b.Status, b.Reason = cove.BuildError, "the server was stopped while it built the template"
+		}
 		err = errors.Join(err, c.cfg.Store.UpdateBuild(ctx, b))
 	}
 	return err

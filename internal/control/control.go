@@ -37,6 +37,7 @@ type Config struct {
 // Tokens derives the secrets of a sandbox.
 type Tokens interface {
 	Envd(id cove.SandboxID) string
+	Equal(a, b string) bool // takes as long for any two
 }
 
 // Control decides about sandboxes and the base template.
@@ -45,6 +46,11 @@ type Control struct {
 	base baseState
 
 	reconciled chan struct{} // closed by Run once records and node agree
+
+	mu  sync.Mutex
+	ops map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
+
+	work sync.WaitGroup // operations; Run waits for them
 }
 
 // New checks cfg and allocates. It starts nothing.
@@ -61,7 +67,7 @@ func New(cfg Config) (*Control, error) {
 	if cfg.StartLimit == 0 {
 		cfg.StartLimit = 60 * time.Second
 	}
-	return &Control{cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{})}, nil
+	return &Control{cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), ops: map[cove.SandboxID]*operation{}}, nil
 }
 
 // Run brings records and node into agreement, keeps them there, and builds the
@@ -70,10 +76,11 @@ func New(cfg Config) (*Control, error) {
 func (c *Control) Run(ctx context.Context) error {
 	var building sync.WaitGroup
 	defer building.Wait()
+	defer c.work.Wait()
 	building.Go(func() { c.buildBase(ctx) })
 
 	// First listen, then look: an end between the two is seen twice, not never.
-	if err := c.cfg.Node.Subscribe(ctx, func(e node.Ended) { c.ended(ctx, e) }); err != nil {
+	if err := c.cfg.Node.Subscribe(ctx, func(e node.Event) { c.happened(ctx, e) }); err != nil {
 		return err
 	}
 	if err := c.reconcile(ctx); err != nil {
@@ -87,64 +94,27 @@ func (c *Control) Run(ctx context.Context) error {
 // Ready is closed once records and node agree.
 func (c *Control) Ready() <-chan struct{} { return c.reconciled }
 
-// ended removes the record of a sandbox that a node says has ended.
-func (c *Control) ended(ctx context.Context, e node.Ended) {
-	// A kill removes the record itself, once the node has answered.
-	if e.Reason == node.Killed {
-		return
-	}
-	if err := c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), e.ID, e.Execution); err != nil {
-		c.cfg.Log.Error("the record of an ended sandbox could not be removed", "sandbox", e.ID, "err", err)
+// ready waits until records and node agree. What is changed before would be
+// changed back by reconcile, which has read the records already.
+func (c *Control) ready(ctx context.Context) error {
+	select {
+	case <-c.reconciled:
+		return nil
+	case <-ctx.Done():
+		return cove.E(cove.Unavailable, "control.ready", ctx.Err(), "the server is still starting; try again")
 	}
 }
 
-// reconcile goes through the node's records after a start. A record of a
-// sandbox that does not run goes; a sandbox that was being started or ended
-// when the server died is ended, because nobody was told that it runs; a
-// sandbox without a record is ended too.
-func (c *Control) reconcile(ctx context.Context) error {
-	records, err := c.cfg.Store.NodeSandboxes(ctx, cove.LocalNode)
-	if err != nil {
-		return err
-	}
-	list, err := c.cfg.Node.List(ctx)
-	if err != nil {
-		return err
-	}
-	running := map[cove.SandboxID]node.Running{}
-	for _, r := range list {
-		running[r.ID] = r
-	}
-	for _, sb := range records {
-		r, ok := running[sb.ID]
-		ok = ok && r.Execution == sb.Execution
-		if ok && sb.State == cove.Running {
-			delete(running, sb.ID)
-			if !r.EndAt.Equal(sb.EndAt) { // the server died between the two; the record counts
-				if err := c.cfg.Node.SetEnd(ctx, sb.ID, sb.Execution, sb.EndAt); err != nil && !cove.Is(err, cove.NotFound) {
-					return err
-				}
-			}
-			continue
-		}
-		if err := c.finish(ctx, sb); err != nil {
-			return err
-		}
-		delete(running, sb.ID)
-	}
-	for _, r := range running {
-		c.cfg.Log.Warn("ending a sandbox that has no record", "sandbox", r.ID)
-		if err := c.cfg.Node.Kill(ctx, r.ID, r.Execution); err != nil {
-			return err
+// happened acts on what a node tells.
+func (c *Control) happened(ctx context.Context, e node.Event) {
+	switch e.What {
+	case node.Killed:
+		// Whoever asked for it sees to the record.
+	case node.Due:
+		c.due(ctx, e)
+	default:
+		if err := c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), e.ID, e.Execution); err != nil {
+			c.cfg.Log.Error("the record of an ended sandbox could not be removed", "sandbox", e.ID, "err", err)
 		}
 	}
-	return nil
-}
-
-// finish ends a sandbox on its node and removes its record. It may be repeated.
-func (c *Control) finish(ctx context.Context, sb cove.Sandbox) error {
-	if err := c.cfg.Node.Kill(ctx, sb.ID, sb.Execution); err != nil {
-		return err
-	}
-	return c.cfg.Store.DeleteSandbox(ctx, sb.ID, sb.Execution)
 }

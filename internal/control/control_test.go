@@ -24,6 +24,8 @@ type tokens struct{}
 
 func (tokens) Envd(id cove.SandboxID) string { return "token-" + string(id) }
 
+func (tokens) Equal(a, b string) bool { return a == b }
+
 // builder is a base builder whose build takes as long as the test wants.
 type builder struct {
 	mu     sync.Mutex
@@ -361,5 +363,21 @@ func TestBaseOnDiskIsUsedAgain(t *testing.T) {
 	// The records are new, the files are not: the build on disk is recorded.
 	if sb := create(t, open(t, records(t), &nodetest.Fake{}, b.base, nil)); sb.Build != first.Build || b.base.builds != 1 {
 		t.Errorf("build = %s after %d builds", sb.Build, b.base.builds)
+	}
+}
+
+func TestBuildThatWasFinishedButNotRecorded(t *testing.T) {
+	s := records(t)
+	ctx := t.Context()
+	if err := s.CreateTemplate(ctx, cove.Template{ID: "t1", Alias: cove.BaseTemplate, Public: true, CreatedAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CreateBuild(ctx, cove.Build{ID: "b1", Template: "t1", Status: cove.BuildRunning, CreatedAt: time.Now(),
+		Resources: cove.Resources{CPUs: 1, MemoryMB: 128, DiskMB: 128}}); err != nil {
+		t.Fatal(err)
+	}
+	base := &builder{found: &cove.Build{ID: "b1", Envd: "1.2.3", User: "user"}}
+	if sb := create(t, open(t, s, &nodetest.Fake{}, base, nil)); sb.Build != "b1" || base.builds != 0 {
+		t.Errorf("build = %s after %d builds, want the one on disk", sb.Build, base.builds)
 	}
 }

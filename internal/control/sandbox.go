@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -27,6 +28,9 @@ func orUnknown(op string, id cove.SandboxID, err error) error {
 // first, nothing is left of it.
 func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.NewSandbox) (cove.Sandbox, error) {
 	const op = "control.CreateSandbox"
+	if err := c.ready(ctx); err != nil {
+		return cove.Sandbox{}, err
+	}
 	if err := c.checkTimeout(op, req.Timeout, 0); err != nil {
 		return cove.Sandbox{}, err
 	}
@@ -40,6 +44,7 @@ func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.
 		Build: build.ID, Node: cove.LocalNode, State: cove.Starting, Resources: build.Resources,
 		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: req.Env,
 		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd,
+		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), FilesOnly: req.FilesOnly, AutoResume: req.AutoResume, Timeout: req.Timeout},
 	}
 	// The record comes first: if the server dies from here on, the next one
 	// finds it and ends what it names.
@@ -48,23 +53,19 @@ func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.StartLimit)
 	defer cancel()
-	started, err := c.start(ctx, sb, build, req.Timeout)
+	started, err := c.start(ctx, sb, build, "", req.Timeout)
 	if err != nil {
 		return cove.Sandbox{}, errors.Join(err, c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), sb.ID, sb.Execution))
 	}
 	return started, nil
 }
 
-// start runs a recorded sandbox on the node. The time a start takes is not
+// start runs a recorded sandbox on the node, from a snapshot if one is named.
+// The time a start takes is not
 // taken from the sandbox's life. On an error the node has nothing of it.
-func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, life time.Duration) (cove.Sandbox, error) {
-	spec := cove.Spec{
-		ID: sb.ID, Execution: sb.Execution, Template: sb.Template, Build: sb.Build, Resources: sb.Resources,
-		Env: sb.Env, Internet: sb.Internet == nil || *sb.Internet, EndAt: sb.EndAt, User: build.User, Workdir: build.Workdir,
-	}
-	if sb.Secure {
-		spec.Token = c.cfg.Tokens.Envd(sb.ID)
-	}
+func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
+	spec := c.spec(sb, build)
+	spec.Snapshot = snapshot
 	if err := c.cfg.Node.Create(ctx, spec); err != nil {
 		return cove.Sandbox{}, err
 	}
@@ -79,6 +80,19 @@ func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, 
 	return sb, nil
 }
 
+// spec is what a node needs to know of a sandbox to start it.
+func (c *Control) spec(sb cove.Sandbox, build cove.Build) cove.Spec {
+	spec := cove.Spec{
+		ID: sb.ID, Execution: sb.Execution, Template: sb.Template, Build: sb.Build, Resources: sb.Resources,
+		Env: sb.Env, Internet: sb.Internet == nil || *sb.Internet, EndAt: sb.EndAt, OnTimeout: sb.Lifecycle.OnTimeout,
+		Snapshot: sb.Snapshot, User: build.User, Workdir: build.Workdir,
+	}
+	if sb.Secure {
+		spec.Token = c.cfg.Tokens.Envd(sb.ID)
+	}
+	return spec
+}
+
 // checkTimeout refuses what the installation does not allow; nothing is ever
 // shortened in silence. lived is how long the sandbox has run already.
 func (c *Control) checkTimeout(op string, timeout, lived time.Duration) error {
@@ -90,19 +104,14 @@ func (c *Control) checkTimeout(op string, timeout, lived time.Duration) error {
 
 // Sandbox returns a team's sandbox.
 func (c *Control) Sandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) (cove.Sandbox, error) {
-	const op = "control.Sandbox"
-	sb, err := c.cfg.Store.Sandbox(ctx, team, id)
-	if err != nil {
-		return cove.Sandbox{}, orUnknown(op, id, err)
-	}
-	if sb.State != cove.Running {
-		return cove.Sandbox{}, unknown(op, id, nil)
-	}
-	return sb, nil
+	return c.shown(ctx, "control.Sandbox", team, id)
 }
 
 // ListSandboxes returns a page of a team's sandboxes.
 func (c *Control) ListSandboxes(ctx context.Context, team cove.TeamID, f cove.SandboxFilter) (cove.SandboxPage, error) {
+	if err := c.ready(ctx); err != nil {
+		return cove.SandboxPage{}, err
+	}
 	if f.Template != "" {
 		ref, err := cove.ParseTemplateRef(f.Template)
 		if err != nil {
@@ -113,26 +122,38 @@ func (c *Control) ListSandboxes(ctx context.Context, team cove.TeamID, f cove.Sa
 	return c.cfg.Store.ListSandboxes(ctx, team, f)
 }
 
-// KillSandbox ends a sandbox and returns when nothing of it is left. Several
-// callers may ask at once; each that found it is told that it is gone.
+// KillSandbox ends a sandbox, running or paused, and returns when nothing of it
+// is left. Several callers may ask at once; each that found it is told that it
+// is gone.
 func (c *Control) KillSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID) error {
 	const op = "control.KillSandbox"
-	sb, err := c.cfg.Store.Sandbox(ctx, team, id)
-	if err != nil {
-		return orUnknown(op, id, err)
+	if err := c.ready(ctx); err != nil {
+		return err
 	}
-	if sb.State == cove.Starting {
-		return unknown(op, id, nil) // its creator has not been told of it yet
-	}
-	if sb.State != cove.Killing {
-		// Recorded first: if the server dies now, the next one finishes it.
-		_, err = c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Killing})
-		if err != nil && !cove.Is(err, cove.Conflict) {
+	for {
+		sb, err := c.cfg.Store.Sandbox(ctx, team, id)
+		if err != nil {
 			return orUnknown(op, id, err)
 		}
+		if sb.State == cove.Starting {
+			return unknown(op, id, nil) // its creator has not been told of it yet
+		}
+		_, again, err := c.operate(ctx, id, killing, func(ctx context.Context) (cove.Sandbox, error) {
+			sb, err := c.cfg.Store.Sandbox(ctx, team, id) // what was done meanwhile counts
+			if err != nil {
+				return cove.Sandbox{}, orUnknown(op, id, err)
+			}
+			// Recorded first: if the server dies now, the next one finishes it.
+			_, err = c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Killing})
+			if err != nil && !cove.Is(err, cove.Conflict) {
+				return cove.Sandbox{}, orUnknown(op, id, err)
+			}
+			return sb, c.finish(ctx, sb)
+		})
+		if !again {
+			return err
+		}
 	}
-	// What was begun is finished, whether or not the caller waits for it.
-	return c.finish(context.WithoutCancel(ctx), sb)
 }
 
 // SetTimeout makes a sandbox end d from now, sooner or later than before. With
@@ -150,9 +171,18 @@ func (c *Control) ExtendSandbox(ctx context.Context, team cove.TeamID, id cove.S
 
 func (c *Control) moveEnd(ctx context.Context, op string, team cove.TeamID, id cove.SandboxID, d time.Duration, extend bool) (cove.Sandbox, error) {
 	now := c.cfg.Now()
-	sb, err := c.Sandbox(ctx, team, id)
+	sb, err := c.shown(ctx, op, team, id)
 	if err != nil {
 		return cove.Sandbox{}, err
+	}
+	switch sb.State {
+	case cove.Paused:
+		if extend {
+			return cove.Sandbox{}, cove.E(cove.Conflict, op, nil, "Sandbox %q is paused", id)
+		}
+		return cove.Sandbox{}, unknown(op, id, nil)
+	case cove.Pausing, cove.Resuming:
+		return cove.Sandbox{}, cove.E(cove.Conflict, op, nil, "Sandbox %q is being %s", id, map[cove.State]string{cove.Pausing: "paused", cove.Resuming: "resumed"}[sb.State])
 	}
 	if err := c.checkTimeout(op, d, now.Sub(sb.StartedAt)); err != nil {
 		return cove.Sandbox{}, err
@@ -162,22 +192,9 @@ func (c *Control) moveEnd(ctx context.Context, op string, team cove.TeamID, id c
 		return cove.Sandbox{}, orUnknown(op, id, err)
 	}
 	// The record counts; a server that dies here tells the node at its start.
-	if err := c.cfg.Node.SetEnd(ctx, id, sb.Execution, sb.EndAt); err != nil {
-		return cove.Sandbox{}, orUnknown(op, id, err)
+	err = c.cfg.Node.SetEnd(ctx, id, sb.Execution, sb.EndAt)
+	if cove.Is(err, cove.NotFound) { // it stopped running between the two
+		err = cove.E(cove.Conflict, op, err, "Sandbox %q is being paused or ended", id)
 	}
-	return sb, nil
-}
-
-// Locate returns what the edge must know about a sandbox that runs, whoever
-// owns it.
-func (c *Control) Locate(ctx context.Context, id cove.SandboxID) (cove.Sandbox, error) {
-	const op = "control.Locate"
-	sb, err := c.cfg.Store.SandboxByID(ctx, id)
-	if err != nil {
-		return cove.Sandbox{}, orUnknown(op, id, err)
-	}
-	if sb.State != cove.Running {
-		return cove.Sandbox{}, unknown(op, id, nil)
-	}
-	return sb, nil
+	return sb, err
 }

@@ -37,6 +37,9 @@ func Sandbox() cove.SandboxID { return cove.SandboxID("i" + chars(20)) }
 // Execution returns a new execution identifier.
 func Execution() cove.ExecutionID { return cove.ExecutionID("x" + chars(20)) }
 
+// Snapshot returns a new snapshot identifier.
+func Snapshot() cove.SnapshotID { return cove.SnapshotID("s" + chars(20)) }
+
 // Template returns a new template identifier: 20 characters.
 func Template() cove.TemplateID { return cove.TemplateID(chars(20)) }
 

@@ -18,9 +18,10 @@ import (
 // A Node runs sandboxes. Its methods may be called concurrently. A method that
 // returns an error has left nothing behind; all but Create may be repeated.
 type Node interface {
-	// Create starts a sandbox and returns once it can be used. Conflict: it
-	// runs already. NotFound: the host does not have the template's build.
-	// Exhausted: the host is full.
+	// Create starts a sandbox, afresh or from its spec's snapshot, and returns
+	// once it can be used. Conflict: it runs already. NotFound: the host does
+	// not have the template's build or the snapshot. Exhausted: the host is
+	// full.
 	Create(ctx context.Context, spec cove.Spec) error
 
 	// Kill ends a sandbox and returns when nothing of it is left. One that does
@@ -34,10 +35,28 @@ type Node interface {
 	// List returns what runs here.
 	List(ctx context.Context) ([]Running, error)
 
-	// Subscribe calls ended for every sandbox that ends from now on until ctx
-	// is done, one call at a time. It returns at once; what ended before, List
-	// tells.
-	Subscribe(ctx context.Context, ended func(Ended)) error
+	// Subscribe calls happened for everything that happens to sandboxes from
+	// now on until ctx is done, one call at a time. It returns at once; what
+	// was before, List tells.
+	Subscribe(ctx context.Context, happened func(Event)) error
+
+	// Pause stops everything inside a sandbox and saves it, with its memory or
+	// only its files. When it returns,
+	// the snapshot is complete and durable, and the sandbox stands still: Kill
+	// then ends it, or Thaw lets it go on. On an error it goes on by itself and
+	// nothing of the snapshot is left. NotFound: that execution does not run
+	// here. NoSpace: the disk cannot hold it; then nothing was stopped.
+	Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, filesOnly bool) error
+
+	// Thaw lets a sandbox go on that Pause stopped. One that was not stopped
+	// is not an error.
+	Thaw(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID) error
+
+	// DeleteSnapshot removes a snapshot. One that is not there is not an error.
+	DeleteSnapshot(ctx context.Context, snapshot cove.SnapshotID) error
+
+	// Snapshots returns the complete snapshots on this host.
+	Snapshots(ctx context.Context) ([]cove.SnapshotID, error)
 
 	// Dial connects to a TCP port of a sandbox, whether its service listens on
 	// all addresses or on localhost only. The connection is reset when the
@@ -56,19 +75,20 @@ type Running struct {
 	EndAt     time.Time
 }
 
-// Reason is why a sandbox ended.
-type Reason string
+// What happened to a sandbox.
+type What string
 
-// The reasons.
+// What may happen. After each but Due, it does not run any more.
 const (
-	Killed  Reason = "killed"  // somebody asked for it
-	Expired Reason = "expired" // its time was up
-	Crashed Reason = "crashed" // it ended by itself
+	Killed  What = "killed"  // somebody asked for it
+	Expired What = "expired" // its time was up
+	Crashed What = "crashed" // it ended by itself
+	Due     What = "due"     // its time is up, it runs on, and somebody must pause it
 )
 
-// Ended tells of a sandbox that does not run any more.
-type Ended struct {
+// Event tells of a sandbox to which something happened.
+type Event struct {
 	ID        cove.SandboxID
 	Execution cove.ExecutionID
-	Reason    Reason
+	What      What
 }

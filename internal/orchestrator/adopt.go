@@ -22,6 +22,9 @@ func (o *Orchestrator) adopt(ctx context.Context) error {
 	if err != nil {
 		return hostFailure("orchestrator.adopt", err)
 	}
+	if err := o.clearPartial(); err != nil {
+		return err
+	}
 	slots, groups := map[int]bool{}, map[cove.SandboxID]bool{}
 	for _, entry := range entries {
 		id := cove.SandboxID(entry.Name())
@@ -39,7 +42,26 @@ func (o *Orchestrator) adopt(ctx context.Context) error {
 		o.cfg.Log.Info("took over a running sandbox", "sandbox", id, "ends", sb.end())
 		slots[sb.record.Slot], groups[id] = true, true
 	}
-	return errors.Join(o.cfg.Network.Sweep(ctx, slots), o.cfg.Cgroups.Sweep(ctx, groups))
+	// What cannot be removed is no reason not to serve.
+	if err := o.clearGroups(ctx, groups); err != nil {
+		o.cfg.Log.Error("cgroups of earlier sandboxes could not be removed", "err", err)
+	}
+	if err := o.cfg.Network.Sweep(ctx, slots); err != nil {
+		o.cfg.Log.Error("network slots of earlier sandboxes could not be removed", "err", err)
+	}
+	return nil
+}
+
+// clearGroups removes cgroups that belong to no sandbox any more, with the
+// engines that may still be in them: their directories may be gone.
+func (o *Orchestrator) clearGroups(ctx context.Context, keep map[cove.SandboxID]bool) error {
+	groups, err := o.cfg.Cgroups.List(ctx)
+	for _, id := range groups {
+		if !keep[id] {
+			err = errors.Join(err, o.clear(ctx, id))
+		}
+	}
+	return err
 }
 
 // adoptOne watches over a sandbox again, or says why it cannot.
@@ -60,10 +82,10 @@ func (o *Orchestrator) adoptOne(ctx context.Context, dir string) (_ *sandbox, er
 		return nil, fmt.Errorf("its network: %w", err)
 	}
 	sb := newSandbox(o, cove.Spec{ID: r.ID, Execution: r.Execution, Internet: r.Internet})
-	sb.record, sb.slot = r, slot
+	sb.record, sb.slot, sb.doubt = r, slot, r.Frozen
 
 	var undo undo.Stack // in the order in which boot adds them
-	undo.Add("directory", func(context.Context) error { return os.RemoveAll(dir) })
+	undo.Add("directory", func(context.Context) error { return sb.removeDir(process) })
 	undo.Add("network", slot.Release)
 	undo.Add("cgroup", func(ctx context.Context) error { return o.cfg.Cgroups.Remove(ctx, r.ID) })
 	undo.Add("runtime", process.Kill)

@@ -25,11 +25,12 @@ type booting struct {
 	spec cove.Spec
 	undo undo.Stack
 
-	root    string
-	tools   runtime.Image
-	dirs    []string
-	ready   *os.File // the daemon's output; closed by the daemon step
-	process runtime.Process
+	snapshot *manifest // what to go on from; nil: a fresh start
+	root     string
+	tools    runtime.Image
+	dirs     []string
+	ready    *os.File // the daemon's output; closed by the daemon step
+	process  runtime.Process
 }
 
 // bootSteps is how a sandbox comes to be, in order. Each step does one thing
@@ -70,6 +71,11 @@ func (o *Orchestrator) Create(ctx context.Context, spec cove.Spec) error {
 		o.drop(sb)
 		return cove.E(cove.Unavailable, op, ctx.Err(), "the server is busy starting other sandboxes; try again")
 	}
+	if !o.enter() {
+		o.drop(sb)
+		return cove.E(cove.Unavailable, op, nil, "the server is stopping; try again")
+	}
+	defer o.waits.Done()
 	// A boot ends with its request or with the server, whichever is first.
 	ctx, cancel := context.WithTimeoutCause(ctx, o.cfg.BootTimeout, errors.New("boot timeout"))
 	defer cancel()
@@ -128,17 +134,28 @@ func (o *Orchestrator) boot(ctx context.Context, sb *sandbox, spec cove.Spec) er
 }
 
 func (b *booting) images(ctx context.Context) (err error) {
-	if b.root, err = b.o.cfg.Images.Root(ctx, b.spec.Build); err != nil {
+	r, tools := &b.sb.record, ""
+	if b.spec.Snapshot != "" {
+		if b.snapshot, err = b.o.loadManifest(b.spec.Snapshot); err != nil {
+			return err
+		}
+		// The engine goes on only with the images it stopped with.
+		r.Build, r.Identity, tools = b.snapshot.Build, b.snapshot.Identity, b.snapshot.Tools
+		if b.snapshot.FilesOnly { // the daemon is started anew, and may be a newer one
+			r.Identity, tools = b.spec.ID, ""
+		}
+	}
+	if b.root, err = b.o.cfg.Images.Root(ctx, r.Build); err != nil {
 		return err
 	}
-	b.tools, err = b.o.cfg.Images.Tools(ctx)
+	b.tools, err = b.o.cfg.Images.Tools(ctx, tools)
+	r.Tools = filepath.Base(b.tools.Source)
 	return err
 }
 
 func (b *booting) directory(context.Context) error {
-	dir := b.sb.dir()
-	b.undo.Add("directory", func(context.Context) error { return os.RemoveAll(dir) })
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	b.undo.Add("directory", func(context.Context) error { return b.sb.removeDir(b.process) })
+	if err := os.MkdirAll(b.sb.dir(), 0o700); err != nil {
 		return hostFailure("orchestrator.directory", err)
 	}
 	return nil
@@ -166,26 +183,32 @@ func (b *booting) cgroup(ctx context.Context) (err error) {
 
 func (b *booting) plan(context.Context) error { return b.sb.save() }
 
-func (b *booting) runtime(ctx context.Context) error {
+func (b *booting) runtime(ctx context.Context) (err error) {
 	network := b.sb.slot.Runtime()
-	args, env := b.o.cfg.Daemon.Command(b.spec, network.Gateway) // the gateway answers DNS
-	r, w, err := os.Pipe()
-	if err != nil {
-		return hostFailure("orchestrator.runtime", err)
+	restore, filesOnly := "", false
+	if b.snapshot != nil {
+		restore, filesOnly = b.o.snapshotDir(b.spec.Snapshot), b.snapshot.FilesOnly
 	}
-	defer w.Close()
-	b.ready = r
-	b.undo.Add("output", func(context.Context) error {
-		if err := r.Close(); !errors.Is(err, os.ErrClosed) {
-			return err
+	args, env := b.o.cfg.Daemon.Command(b.spec, network.Gateway) // the gateway answers DNS
+	var output *os.File                                          // a restored daemon has nothing to say: it is ready
+	if b.snapshot == nil || filesOnly {
+		if b.ready, output, err = os.Pipe(); err != nil {
+			return hostFailure("orchestrator.runtime", err)
 		}
-		return nil
-	})
+		defer output.Close()
+		b.undo.Add("output", func(context.Context) error {
+			if err := b.ready.Close(); !errors.Is(err, os.ErrClosed) {
+				return err
+			}
+			return nil
+		})
+	}
 	b.process, err = b.o.cfg.Runtime.Start(ctx, runtime.Spec{
 		ID: string(b.spec.ID), Dir: b.sb.dir(), Rootfs: b.root, Images: []runtime.Image{b.tools},
 		Args: args, Env: env, Hostname: string(b.spec.ID),
 		CPUs: b.spec.Resources.CPUs, MemoryBytes: int64(b.spec.Resources.MemoryMB) << 20,
-		DiskBytes: int64(b.spec.Resources.DiskMB) << 20, Cgroups: b.dirs, Network: &network, Output: w,
+		DiskBytes: int64(b.spec.Resources.DiskMB) << 20, Cgroups: b.dirs, Network: &network, Output: output,
+		Restore: restore, FilesOnly: filesOnly,
 	})
 	if err != nil {
 		return err
@@ -209,6 +232,9 @@ const maxOutput = 16 << 10
 // sandbox closes the pipe.
 func (b *booting) daemon(ctx context.Context) error {
 	const op = "orchestrator.daemon"
+	if b.ready == nil {
+		return nil
+	}
 	defer b.ready.Close()
 	stop := context.AfterFunc(ctx, func() { _ = b.ready.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
@@ -229,7 +255,7 @@ func (b *booting) daemon(ctx context.Context) error {
 }
 
 func (b *booting) identity(ctx context.Context) error {
-	return b.o.cfg.Daemon.Init(ctx, b.spec, b.sb.dialDaemon)
+	return b.o.cfg.Daemon.Init(ctx, b.sb.record.Identity, b.spec, b.sb.dialDaemon)
 }
 
 func (s *sandbox) dialDaemon(ctx context.Context) (net.Conn, error) {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -31,6 +33,9 @@ type machine struct {
 	slots  map[int]bool
 	groups map[cove.SandboxID]bool
 	next   int
+	memory int64           // what each sandbox uses
+	mute   bool            // no daemon answers
+	hang   chan struct{}   // not nil: a dial announces itself here and waits for its context
 	local  map[uint16]bool // ports open on the sandbox's localhost
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
@@ -76,7 +81,7 @@ func (m *machine) left(t *testing.T, id cove.SandboxID) []string {
 func (m *machine) orchestrator(t *testing.T, change func(*orchestrator.Config)) *orchestrator.Orchestrator {
 	t.Helper()
 	cfg := orchestrator.Config{
-		Dir: m.dir, Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
+		Dir: m.dir, Snapshots: m.dir + "-snapshots", Engine: "engine 1", Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
 		Runtime: &runtimetest.Fake{Host: m.host, Fail: func(runtime.Spec) error { return m.fails("runtime") }},
 		Log:     slog.New(slog.DiscardHandler),
 	}
@@ -131,7 +136,12 @@ type slot struct {
 func (s *slot) Index() int               { return s.index }
 func (s *slot) Runtime() runtime.Network { return runtime.Network{NetNS: "netns"} }
 
-func (s *slot) Dial(_ context.Context, port uint16) (net.Conn, error) {
+func (s *slot) Dial(ctx context.Context, port uint16) (net.Conn, error) {
+	if s.n.hang != nil {
+		s.n.hang <- struct{}{}
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
 	if !s.n.open[port] {
@@ -158,6 +168,12 @@ func (c *cgroups) Create(_ context.Context, id cove.SandboxID, _ cove.Resources)
 	return []string{"group"}, (*machine)(c).fails("cgroup")
 }
 
+func (c *cgroups) Memory(context.Context, cove.SandboxID) (int64, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.memory, nil
+}
+
 func (c *cgroups) Remove(_ context.Context, id cove.SandboxID) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -165,15 +181,10 @@ func (c *cgroups) Remove(_ context.Context, id cove.SandboxID) error {
 	return nil
 }
 
-func (c *cgroups) Sweep(_ context.Context, keep map[cove.SandboxID]bool) error {
+func (c *cgroups) List(context.Context) ([]cove.SandboxID, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for id := range c.groups {
-		if !keep[id] {
-			delete(c.groups, id)
-		}
-	}
-	return nil
+	return slices.Collect(maps.Keys(c.groups)), nil
 }
 
 type images machine
@@ -182,16 +193,27 @@ func (i *images) Root(context.Context, cove.BuildID) (string, error) {
 	return "root.erofs", (*machine)(i).fails("images")
 }
 
-func (i *images) Tools(context.Context) (runtime.Image, error) {
+func (i *images) Tools(context.Context, string) (runtime.Image, error) {
 	return runtime.Image{Source: "tools.erofs", Destination: "/.cove"}, nil
 }
 
 type daemon machine
 
-func (d *daemon) Command(cove.Spec, netip.Addr) (args, env []string) { return []string{"/.cove/envd"}, nil }
+func (d *daemon) Command(cove.Spec, netip.Addr) (args, env []string) {
+	return []string{"/.cove/envd"}, nil
+}
 
-func (d *daemon) Init(context.Context, cove.Spec, orchestrator.DialFunc) error {
+func (d *daemon) Init(_ context.Context, _ cove.SandboxID, _ cove.Spec, _ orchestrator.DialFunc) error {
 	return (*machine)(d).fails("identity")
+}
+
+func (d *daemon) Health(context.Context, orchestrator.DialFunc) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mute {
+		return errBroken
+	}
+	return nil
 }
 
 func (d *daemon) Connect(_ context.Context, _ cove.SandboxID, _ orchestrator.DialFunc, port uint16) (net.Conn, error) {

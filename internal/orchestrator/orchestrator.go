@@ -28,13 +28,15 @@ import (
 // Config is what an Orchestrator is made of. The zero value of an optional
 // field means the default written beside it.
 type Config struct {
-	Dir     string          // <data>/sandboxes; required
-	Runtime runtime.Runtime // required
-	Network Network         // required
-	Cgroups Cgroups         // required
-	Images  Images          // required
-	Daemon  Daemon          // required
-	Log     *slog.Logger    // required
+	Dir       string          // <data>/sandboxes; required
+	Snapshots string          // <data>/snapshots; required
+	Engine    string          // version of the engine; snapshots go on with exactly this one; required
+	Runtime   runtime.Runtime // required
+	Network   Network         // required
+	Cgroups   Cgroups         // required
+	Images    Images          // required
+	Daemon    Daemon          // required
+	Log       *slog.Logger    // required
 
 	Now func() time.Time // time.Now
 
@@ -58,15 +60,15 @@ type Orchestrator struct {
 }
 
 type subscriber struct {
-	mu    sync.Mutex // one call at a time
-	ended func(node.Ended)
+	mu       sync.Mutex // one call at a time
+	happened func(node.Event)
 }
 
 var _ node.Node = (*Orchestrator)(nil)
 
 // New checks cfg and allocates. It starts nothing and touches no disk.
 func New(cfg Config) (*Orchestrator, error) {
-	if cfg.Dir == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Cgroups == nil ||
+	if cfg.Dir == "" || cfg.Snapshots == "" || cfg.Engine == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Cgroups == nil ||
 		cfg.Images == nil || cfg.Daemon == nil || cfg.Log == nil {
 		return nil, errors.New("orchestrator: a required part is missing")
 	}
@@ -126,6 +128,17 @@ func (o *Orchestrator) running(ctx context.Context) (context.Context, error) {
 	return o.ctx, nil
 }
 
+// enter counts a boot among what Run waits for, unless Run is ending.
+func (o *Orchestrator) enter() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ctx.Err() != nil {
+		return false
+	}
+	o.waits.Add(1)
+	return true
+}
+
 // find returns a sandbox that runs.
 func (o *Orchestrator) find(id cove.SandboxID) (*sandbox, bool) {
 	o.mu.Lock()
@@ -158,8 +171,8 @@ func (o *Orchestrator) List(ctx context.Context) ([]node.Running, error) {
 }
 
 // Subscribe implements node.Node.
-func (o *Orchestrator) Subscribe(ctx context.Context, ended func(node.Ended)) error {
-	s := &subscriber{ended: ended}
+func (o *Orchestrator) Subscribe(ctx context.Context, happened func(node.Event)) error {
+	s := &subscriber{happened: happened}
 	o.mu.Lock()
 	o.subscribers[s] = struct{}{}
 	o.mu.Unlock()
@@ -171,7 +184,7 @@ func (o *Orchestrator) Subscribe(ctx context.Context, ended func(node.Ended)) er
 	return nil
 }
 
-func (o *Orchestrator) publish(e node.Ended) {
+func (o *Orchestrator) publish(e node.Event) {
 	o.mu.Lock()
 	subscribers := make([]*subscriber, 0, len(o.subscribers))
 	for s := range o.subscribers {
@@ -180,7 +193,7 @@ func (o *Orchestrator) publish(e node.Ended) {
 	o.mu.Unlock()
 	for _, s := range subscribers {
 		s.mu.Lock()
-		s.ended(e)
+		s.happened(e)
 		s.mu.Unlock()
 	}
 }
@@ -207,6 +220,18 @@ func (o *Orchestrator) SetEnd(ctx context.Context, id cove.SandboxID, execution 
 		return notHere("orchestrator.SetEnd")
 	}
 	return sb.setEnd(end)
+}
+
+// Runs reports whether a sandbox runs here. It is cheap, and says nothing of one
+// that Pause has stopped.
+func (o *Orchestrator) Runs(id cove.SandboxID) bool {
+	sb, ok := o.find(id)
+	if !ok {
+		return false
+	}
+	sb.mu.Lock()
+	defer sb.mu.Unlock()
+	return !sb.record.Frozen
 }
 
 // Dial implements node.Node.

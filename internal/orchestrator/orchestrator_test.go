@@ -1,6 +1,7 @@
 package orchestrator_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -44,10 +45,10 @@ func serve(t *testing.T, o *orchestrator.Orchestrator) (stop func()) {
 	return stop
 }
 
-func subscribe(t *testing.T, o *orchestrator.Orchestrator) <-chan node.Ended {
+func subscribe(t *testing.T, o *orchestrator.Orchestrator) <-chan node.Event {
 	t.Helper()
-	events := make(chan node.Ended, 10)
-	if err := o.Subscribe(t.Context(), func(e node.Ended) { events <- e }); err != nil {
+	events := make(chan node.Event, 10)
+	if err := o.Subscribe(t.Context(), func(e node.Event) { events <- e }); err != nil {
 		t.Fatal(err)
 	}
 	return events
@@ -95,7 +96,7 @@ func TestCreateAndKill(t *testing.T) {
 	}
 	wantClean(t, m)
 	wantList(t, o, 0)
-	if e := <-events; e != (node.Ended{ID: id, Execution: "x1", Reason: node.Killed}) {
+	if e := <-events; e != (node.Event{ID: id, Execution: "x1", What: node.Killed}) {
 		t.Errorf("event = %+v", e)
 	}
 }
@@ -167,7 +168,7 @@ func TestCrashIsNoticedAndCleaned(t *testing.T) {
 	events := subscribe(t, o)
 	create(t, o)
 	m.host.Crash(string(id))
-	if e := <-events; e.Reason != node.Crashed {
+	if e := <-events; e.What != node.Crashed {
 		t.Errorf("event = %+v", e)
 	}
 	wantClean(t, m)
@@ -202,9 +203,11 @@ func TestEndCanMoveCloser(t *testing.T) {
 		o := m.orchestrator(t, nil)
 		stop := serve(t, o)
 		create(t, o)
-		if err := o.SetEnd(t.Context(), id, "x1", time.Now()); err != nil {
+		// It may end while its new end is still being written down.
+		if err := o.SetEnd(t.Context(), id, "x1", time.Now()); err != nil && !cove.Is(err, cove.NotFound) {
 			t.Fatal(err)
 		}
+		time.Sleep(time.Nanosecond) // a timer that is due now fires when time moves on
 		synctest.Wait()
 		wantClean(t, m)
 		stop()
@@ -317,4 +320,181 @@ func TestNodeSuite(t *testing.T) {
 		},
 		Crash: func(_ *testing.T, id cove.SandboxID) { m.host.Crash(string(id)) },
 	})
+}
+
+func pause(t *testing.T, o *orchestrator.Orchestrator, snapshot cove.SnapshotID) {
+	t.Helper()
+	if err := o.Pause(t.Context(), id, "x1", snapshot, false); err != nil {
+		t.Fatalf("pause: %v", err)
+	}
+}
+
+// wantNoSnapshots looks at the disk: nothing complete, nothing half made.
+func wantNoSnapshots(t *testing.T, m *machine) {
+	t.Helper()
+	if entries, _ := os.ReadDir(m.dir + "-snapshots"); len(entries) > 0 {
+		t.Errorf("left of snapshots: %v", entries)
+	}
+}
+
+func TestFailedPauseLeavesItRunning(t *testing.T) {
+	for name, spoil := range map[string]func(*testing.T, *machine){
+		"no room": func(_ *testing.T, m *machine) { m.memory = 1 << 60 },
+		"the engine fails": func(t *testing.T, m *machine) {
+			// A directory stands where the engine writes.
+			if err := os.MkdirAll(filepath.Join(m.dir+"-snapshots", ".s1.partial", "x"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"a snapshot of that name is there": func(t *testing.T, m *machine) {
+			if err := os.MkdirAll(filepath.Join(m.dir+"-snapshots", "s1", "x"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t)
+			o := m.orchestrator(t, nil)
+			serve(t, o)
+			create(t, o)
+			spoil(t, m)
+			if err := o.Pause(t.Context(), id, "x1", "s1", false); err == nil {
+				t.Fatal("the pause succeeded")
+			}
+			if m.host.Frozen(string(id)) || m.host.Running(string(id)) != 1 {
+				t.Error("it does not run on")
+			}
+			m.memory = 0
+			pause(t, o, "s2")
+		})
+	}
+}
+
+func TestRestartAfterAPauseThatWasNotFinished(t *testing.T) {
+	m := newMachine(t)
+	first := m.orchestrator(t, nil)
+	stop := serve(t, first)
+	create(t, first)
+	pause(t, first, "s1")
+	stop() // as if killed between the snapshot and the pointer to it
+	partial := filepath.Join(m.dir+"-snapshots", ".s9.partial")
+	if err := os.MkdirAll(partial, 0o700); err != nil {
+		t.Fatal(err)
+	}
+
+	second := m.orchestrator(t, nil)
+	serve(t, second)
+	if !m.host.Frozen(string(id)) {
+		t.Error("adopting it let it go on: that is for somebody else to decide")
+	}
+	if _, err := os.Stat(partial); err == nil {
+		t.Error("half a snapshot is still there")
+	}
+	m.mute = true // nothing answers, because it stands still
+	if err := second.Thaw(t.Context(), id, "x1"); err != nil {
+		t.Fatalf("thaw: %v", err)
+	}
+	if m.host.Frozen(string(id)) {
+		t.Error("it still stands")
+	}
+	if err := second.DeleteSnapshot(t.Context(), "s1"); err != nil {
+		t.Fatal(err)
+	}
+	wantNoSnapshots(t, m)
+}
+
+func TestThawInDoubt(t *testing.T) {
+	m := newMachine(t)
+	first := m.orchestrator(t, nil)
+	stop := serve(t, first)
+	create(t, first)
+	stop()
+	// As if killed after the note that it will be stopped, before it was.
+	path := filepath.Join(m.dir, string(id), "sandbox.json")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(content, []byte("{"), []byte(`{"frozen":true,`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := m.orchestrator(t, nil)
+	serve(t, second)
+	if err := second.Thaw(t.Context(), id, "x1"); err != nil {
+		t.Errorf("thawing one that runs: %v", err) // the fake, as the engine, forbids it
+	}
+}
+
+func TestSnapshotOfAnotherEngineIsRefused(t *testing.T) {
+	m := newMachine(t)
+	first := m.orchestrator(t, nil)
+	stop := serve(t, first)
+	create(t, first)
+	pause(t, first, "s1")
+	if err := first.Kill(t.Context(), id, "x1"); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	second := m.orchestrator(t, func(c *orchestrator.Config) { c.Engine = "engine 2" })
+	serve(t, second)
+	s := spec()
+	s.Snapshot = "s1"
+	if err := second.Create(t.Context(), s); !cove.Is(err, cove.Conflict) {
+		t.Errorf("err = %v, want conflict", err)
+	}
+	wantClean(t, m)
+}
+
+func TestRestartEndsAnEngineWhoseDirectoryIsGone(t *testing.T) {
+	m := newMachine(t)
+	first := m.orchestrator(t, nil)
+	stop := serve(t, first)
+	create(t, first)
+	stop()
+	if err := os.RemoveAll(m.dir); err != nil { // somebody started afresh
+		t.Fatal(err)
+	}
+	serve(t, m.orchestrator(t, nil))
+	wantClean(t, m)
+}
+
+func TestTooManyConnections(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	create(t, o)
+	m.open[80] = true
+	for i := range 4096 {
+		if _, err := o.Dial(t.Context(), id, 80); err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+	}
+	if _, err := o.Dial(t.Context(), id, 80); !cove.Is(err, cove.Exhausted) {
+		t.Errorf("err = %v, want exhausted", err)
+	}
+}
+
+func TestDialEndsWithTheSandbox(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	create(t, o)
+	m.hang = make(chan struct{}) // nobody answers, nobody refuses
+	result := make(chan error, 1)
+	go func() {
+		_, err := o.Dial(t.Context(), id, 80)
+		result <- err
+	}()
+	<-m.hang // it is on its way
+	if err := o.Kill(t.Context(), id, "x1"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-result:
+		if !cove.Is(err, cove.NotFound) {
+			t.Errorf("err = %v, want not found", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the attempt to connect outlived the sandbox")
+	}
 }

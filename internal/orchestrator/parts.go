@@ -36,11 +36,13 @@ type Cgroups interface {
 	// Create makes a group and returns its directories; a process that writes
 	// itself into the cgroup.procs of each is limited and counted.
 	Create(ctx context.Context, id cove.SandboxID, r cove.Resources) (dirs []string, err error)
+	// Memory returns how many bytes of memory the group uses.
+	Memory(ctx context.Context, id cove.SandboxID) (int64, error)
 	// Remove takes the group away once its last process is gone. One that is
 	// not there is not an error.
 	Remove(ctx context.Context, id cove.SandboxID) error
-	// Sweep removes the groups of this server that are not to be kept.
-	Sweep(ctx context.Context, keep map[cove.SandboxID]bool) error
+	// List returns the groups of this server.
+	List(ctx context.Context) ([]cove.SandboxID, error)
 }
 
 // Images are the file systems sandboxes start from.
@@ -48,8 +50,10 @@ type Images interface {
 	// Root returns the root file system of a build. NotFound: this host does
 	// not have it.
 	Root(ctx context.Context, build cove.BuildID) (path string, err error)
-	// Tools returns the image with the daemon, which every sandbox has mounted.
-	Tools(ctx context.Context) (runtime.Image, error)
+	// Tools returns the image with the daemon, which every sandbox has mounted:
+	// the one of that name, or the newest if name is empty. NotFound: this host
+	// does not have it.
+	Tools(ctx context.Context, name string) (runtime.Image, error)
 }
 
 // Daemon is the host's side of the program that is PID 1 in every sandbox.
@@ -57,10 +61,13 @@ type Daemon interface {
 	// Command returns the program, its arguments and its environment.
 	Command(spec cove.Spec, nameServer netip.Addr) (args, env []string)
 	// Init tells a daemon that runs who it is: token, environment, defaults.
-	Init(ctx context.Context, spec cove.Spec, dial DialFunc) error
+	// identity is the sandbox whose control token it knows.
+	Init(ctx context.Context, identity cove.SandboxID, spec cove.Spec, dial DialFunc) error
+	// Health reports whether the daemon answers.
+	Health(ctx context.Context, dial DialFunc) error
 	// Connect connects to a port on the sandbox's own localhost. The error is
 	// node.ErrPortClosed if nothing listens there.
-	Connect(ctx context.Context, id cove.SandboxID, dial DialFunc, port uint16) (net.Conn, error)
+	Connect(ctx context.Context, identity cove.SandboxID, dial DialFunc, port uint16) (net.Conn, error)
 	// ReadyLine is the first line the daemon prints once it can be reached.
 	ReadyLine() string
 	// Port is where it listens.

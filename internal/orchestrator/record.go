@@ -19,8 +19,18 @@ type record struct {
 	Execution cove.ExecutionID `json:"execution"`
 	Internet  bool             `json:"internet"`
 	EndAt     time.Time        `json:"endAt"`
-	Slot      int              `json:"slot"`
-	Handle    *runtime.Handle  `json:"handle,omitempty"` // nil: it was being started
+	OnTimeout cove.OnTimeout   `json:"onTimeout,omitempty"`
+	Build     cove.BuildID     `json:"build"`
+	Tools     string           `json:"tools"` // name of the image with the daemon
+	Resources cove.Resources   `json:"resources"`
+	// Identity is the sandbox whose control token the daemon inside knows: this
+	// one, or the one its snapshot was taken of.
+	Identity cove.SandboxID `json:"identity"`
+	// Frozen is set before everything inside is stopped and cleared after it
+	// goes on: while it is set, either may be the case.
+	Frozen bool            `json:"frozen,omitempty"`
+	Slot   int             `json:"slot"`
+	Handle *runtime.Handle `json:"handle,omitempty"` // nil: it was being started
 }
 
 const recordName = "sandbox.json"
@@ -31,6 +41,9 @@ const recordName = "sandbox.json"
 func (s *sandbox) save() error {
 	s.saving.Lock()
 	defer s.saving.Unlock()
+	if s.ending { // its directory is being removed, and must not come back
+		return notHere("orchestrator.save")
+	}
 	s.mu.Lock()
 	content, err := json.Marshal(s.record)
 	s.mu.Unlock()
@@ -45,6 +58,19 @@ func (s *sandbox) save() error {
 		return hostFailure("orchestrator.save", err)
 	}
 	return nil
+}
+
+// removeDir removes a sandbox's directory, unless its engine could not be ended:
+// the next start finds the engine by it.
+func (s *sandbox) removeDir(process runtime.Process) error {
+	if process != nil {
+		select {
+		case <-process.Done():
+		default:
+			return errors.New("the engine still runs, so its directory stays")
+		}
+	}
+	return os.RemoveAll(s.dir())
 }
 
 func load(dir string) (record, error) {

@@ -3,7 +3,10 @@ package orchestrator
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -30,7 +33,11 @@ type sandbox struct {
 	mu     sync.Mutex
 	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
 	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
+	dials  map[*attempt]struct{} // attempts to connect; guarded by mu
 	saving sync.Mutex            // one write of the record at a time; taken before mu
+	ending bool                  // guarded by saving
+	still  sync.Mutex            // held while it is stopped, saved or let go on; taken before saving
+	doubt  bool                  // an earlier server may have left it stopped; guarded by still
 }
 
 func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
@@ -41,8 +48,10 @@ func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
 		gone:  make(chan struct{}),
 		left:  make(chan struct{}),
 		conns: map[*tracked]struct{}{},
+		dials: map[*attempt]struct{}{},
 		record: record{
-			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt, Slot: -1,
+			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt,
+			OnTimeout: spec.OnTimeout, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Slot: -1,
 		},
 	}
 }
@@ -80,8 +89,13 @@ func (s *sandbox) watch(ctx context.Context) {
 		case <-s.moved:
 			timer.Reset(s.end().Sub(s.o.cfg.Now()))
 		case <-timer.C:
+			if s.record.OnTimeout == cove.PauseOnTimeout && s.end().Sub(s.o.cfg.Now()) <= 0 {
+				// It runs on until somebody pauses it or moves its end.
+				s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: node.Due})
+				continue
+			}
 			// The clock may have been set, or the end moved, meanwhile.
-			if left := s.end().Sub(s.o.cfg.Now()); left > 0 {
+			if left := s.expire(); left > 0 {
 				timer.Reset(left)
 				continue
 			}
@@ -100,12 +114,22 @@ func (s *sandbox) watch(ctx context.Context) {
 // tearDown ends the sandbox and gives back all it had. A part that cannot be
 // given back is logged and left to the next start of the server, which finds
 // it by the sandbox's directory.
-func (s *sandbox) tearDown(ctx context.Context, reason node.Reason) error {
+func (s *sandbox) tearDown(ctx context.Context, reason node.What) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.cfg.KillTimeout)
 	defer cancel()
 	s.abort()
+	lastWords := ""
+	if reason == node.Crashed {
+		lastWords = s.lastWords()
+	}
+	s.saving.Lock()
+	s.ending = true
+	s.saving.Unlock()
 	err := s.undo.Unwind(ctx)
 	log := s.o.cfg.Log.With("sandbox", s.record.ID, "reason", reason)
+	if lastWords != "" {
+		log = log.With("engine", lastWords)
+	}
 	if err != nil {
 		log.Error("sandbox ended, but not all of it could be removed", "err", err)
 	} else {
@@ -113,8 +137,22 @@ func (s *sandbox) tearDown(ctx context.Context, reason node.Reason) error {
 	}
 	s.o.drop(s)
 	close(s.gone)
-	s.o.publish(node.Ended{ID: s.record.ID, Execution: s.record.Execution, Reason: reason})
+	s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: reason})
 	return err
+}
+
+// maxLastWords is how much of a crashed engine's complaint is logged, in bytes.
+const maxLastWords = 4 << 10
+
+// lastWords returns the beginning of what the engine said when it crashed.
+func (s *sandbox) lastWords() string {
+	f, err := os.Open(filepath.Join(s.dir(), runtime.PanicLog))
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	words, _ := io.ReadAll(io.LimitReader(f, maxLastWords)) // as much as can be read
+	return string(words)
 }
 
 // kill asks the watcher to end the sandbox and waits until it is gone.
@@ -148,9 +186,16 @@ func (s *sandbox) kill(ctx context.Context) error {
 // keeps to it.
 func (s *sandbox) setEnd(end time.Time) error {
 	s.mu.Lock()
+	if s.conns == nil { // it is ending, and must not promise to live longer
+		s.mu.Unlock()
+		return notHere("orchestrator.SetEnd")
+	}
 	s.record.EndAt = end
 	s.mu.Unlock()
 	err := s.save()
+	if cove.Is(err, cove.NotFound) && !end.After(s.o.cfg.Now()) {
+		err = nil // it ended while its end was written down, as was wanted
+	}
 	select {
 	case s.moved <- struct{}{}:
 	default: // one is pending; it will read the newest end
@@ -161,17 +206,49 @@ func (s *sandbox) setEnd(end time.Time) error {
 // dial connects to a port, on the sandbox's address first, then on its own
 // localhost through the daemon.
 func (s *sandbox) dial(ctx context.Context, port uint16) (net.Conn, error) {
+	ctx, done, err := s.attempt(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	conn, err := s.slot.Dial(ctx, port)
 	if errors.Is(err, syscall.ECONNREFUSED) && port != s.o.cfg.Daemon.Port() {
-		conn, err = s.o.cfg.Daemon.Connect(ctx, s.record.ID, s.dialDaemon, port)
+		conn, err = s.o.cfg.Daemon.Connect(ctx, s.record.Identity, s.dialDaemon, port)
 	}
-	if err != nil {
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			err = node.ErrPortClosed
-		}
+	switch {
+	case errors.Is(context.Cause(ctx), errEnding):
+		return nil, notHere("orchestrator.Dial")
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, node.ErrPortClosed
+	case err != nil:
 		return nil, err
 	}
 	return s.track(conn)
+}
+
+// An attempt is somebody connecting to the sandbox.
+type attempt struct{ cancel context.CancelCauseFunc }
+
+var errEnding = errors.New("the sandbox ends")
+
+// attempt returns a context that ends when the sandbox does: in a network that
+// is being taken down, nobody says no. done must be called.
+func (s *sandbox) attempt(ctx context.Context) (_ context.Context, done func(), err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	a := &attempt{cancel}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns == nil {
+		cancel(errEnding)
+		return nil, nil, notHere("orchestrator.Dial")
+	}
+	s.dials[a] = struct{}{}
+	return ctx, func() {
+		s.mu.Lock()
+		delete(s.dials, a)
+		s.mu.Unlock()
+		cancel(nil)
+	}, nil
 }
 
 // track makes a connection end with the sandbox: its peer would otherwise wait
@@ -179,25 +256,54 @@ func (s *sandbox) dial(ctx context.Context, port uint16) (net.Conn, error) {
 func (s *sandbox) track(conn net.Conn) (net.Conn, error) {
 	t := &tracked{Conn: conn, owner: s}
 	s.mu.Lock()
-	open := s.conns != nil
-	if open {
+	open, full := s.conns != nil, len(s.conns) >= maxConnections
+	if open && !full {
 		s.conns[t] = struct{}{}
 	}
 	s.mu.Unlock()
-	if !open {
+	switch {
+	case !open:
 		conn.Close()
 		return nil, notHere("orchestrator.Dial")
+	case full:
+		conn.Close()
+		return nil, cove.E(cove.Exhausted, "orchestrator.Dial", nil,
+			"The sandbox has too many concurrent incoming connections (limit: %d)", maxConnections)
 	}
 	return t, nil
+}
+
+// maxConnections is how many connections from outside a sandbox may have.
+const maxConnections = 4096
+
+// expire decides that the sandbox's time is up, unless it has some left, which
+// it returns. Once decided, the end cannot be moved any more.
+func (s *sandbox) expire() (left time.Duration) {
+	s.mu.Lock()
+	if left = s.record.EndAt.Sub(s.o.cfg.Now()); left > 0 {
+		s.mu.Unlock()
+		return left
+	}
+	s.cutLocked()
+	return 0
+}
+
+// cutLocked resets every connection into the sandbox, ends attempts to connect,
+// and refuses further ones. It is called with mu held and gives it back.
+func (s *sandbox) cutLocked() {
+	conns := s.conns
+	s.conns = nil
+	for a := range s.dials {
+		a.cancel(errEnding)
+	}
+	s.mu.Unlock()
+	for c := range conns {
+		c.reset()
+	}
 }
 
 // abort resets every connection into the sandbox and refuses further ones.
 func (s *sandbox) abort() {
 	s.mu.Lock()
-	conns := s.conns
-	s.conns = nil
-	s.mu.Unlock()
-	for c := range conns {
-		c.reset()
-	}
+	s.cutLocked()
 }

@@ -36,20 +36,26 @@ type Config struct {
 	Dialer Dialer       // required
 	Log    *slog.Logger // required
 
+	// Wake is asked before each request: it lets a paused sandbox go on, if it
+	// may. NotFound: there is none to wake. Forbidden: not for this request.
+	Wake func(ctx context.Context, t Target, h http.Header) error // nil: nothing is woken
+
 	DaemonPort    uint16   // where the daemon inside listens
 	InternalPaths []string // its routes that nobody outside may use
+	FilesPath     string   // its route for the content of files
 }
 
 // Proxy forwards requests into sandboxes.
 type Proxy struct {
 	cfg    Config
 	daemon *httputil.ReverseProxy // keeps connections: we know how the daemon closes them
+	files  *httputil.ReverseProxy // the same, through large buffers
 	others *httputil.ReverseProxy // one connection a request: a stranger may close at any time
 
 	buffers buffers
 }
 
-// buffers are what bodies are copied through. They are large: a file of a
+// buffers are what files are copied through. They are large: a file of a
 // gigabyte crosses the edge in fewer, cheaper pieces.
 type buffers struct{ pool sync.Pool }
 
@@ -78,19 +84,22 @@ func New(cfg Config) *Proxy {
 	p := &Proxy{cfg: cfg}
 	p.daemon = p.reverse(&http.Transport{
 		DialContext: p.dial, MaxIdleConns: 2048, MaxIdleConnsPerHost: 64, IdleConnTimeout: idle, DisableCompression: true,
+	}, nil)
+	p.files = p.reverse(&http.Transport{
+		DialContext: p.dial, MaxIdleConns: 256, MaxIdleConnsPerHost: 8, IdleConnTimeout: idle, DisableCompression: true,
 		ReadBufferSize: transferBuffer, WriteBufferSize: transferBuffer,
-	})
-	p.others = p.reverse(&http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true})
+	}, &p.buffers)
+	p.others = p.reverse(&http.Transport{DialContext: p.dial, DisableKeepAlives: true, DisableCompression: true}, nil)
 	return p
 }
 
-func (p *Proxy) reverse(transport http.RoundTripper) *httputil.ReverseProxy {
+func (p *Proxy) reverse(transport http.RoundTripper, buffers httputil.BufferPool) *httputil.ReverseProxy {
 	return &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1, // every write is passed on at once: streams are the rule here
 		ErrorLog:      log.New(quiet{p.cfg.Log}, "", 0),
 		ErrorHandler:  p.failed,
-		BufferPool:    &p.buffers,
+		BufferPool:    buffers, // nil: small ones, for streams that last and say little
 		Rewrite: func(r *httputil.ProxyRequest) {
 			target, _ := r.In.Context().Value(targetKey{}).(Target)
 			r.Out.URL.Scheme = "http"
@@ -115,8 +124,15 @@ func (p *Proxy) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The transport dials on behalf of whoever comes next, too, so the context
+	// is not the request's and ends with nothing.
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
 	return p.cfg.Dialer.Dial(ctx, cove.SandboxID(host), uint16(port))
 }
+
+// dialTimeout bounds the wait for a service inside that does not answer.
+const dialTimeout = 10 * time.Second
 
 // ServeHTTP forwards a request that Parse found to be for a sandbox.
 func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -140,8 +156,17 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		reverse = p.daemon
+		if r.URL.Path == p.cfg.FilesPath {
+			reverse = p.files
+		}
 	}
-	reverse.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
+	if p.cfg.Wake != nil {
+		if err := p.cfg.Wake(r.Context(), target, r.Header); err != nil {
+			p.unwoken(w, r, target, err)
+			return
+		}
+	}
+	forward(reverse, w, r.WithContext(context.WithValue(r.Context(), targetKey{}, target)))
 }
 
 // internal reports whether a path is one of the daemon's internal routes, in
@@ -151,6 +176,28 @@ func (p *Proxy) internal(u *url.URL) bool {
 	return slices.ContainsFunc(p.cfg.InternalPaths, func(internal string) bool {
 		return clean == internal || len(clean) > len(internal) && clean[:len(internal)+1] == internal+"/"
 	})
+}
+
+// unwoken answers a request for a sandbox that does not run.
+func (p *Proxy) unwoken(w http.ResponseWriter, r *http.Request, t Target, err error) {
+	kind, msg := cove.Describe(err)
+	status := http.StatusBadGateway
+	switch kind {
+	case cove.NotFound:
+		msg = "The sandbox was not found"
+	case cove.Forbidden:
+		status = http.StatusForbidden
+	case cove.Conflict:
+		status, msg = http.StatusConflict, "The sandbox is still transitioning. Try again in a moment."
+	case cove.Exhausted:
+		status = http.StatusTooManyRequests
+	default:
+		p.cfg.Log.Warn("sandbox could not be woken", "sandbox", t.ID, "err", err)
+	}
+	if r.Context().Err() != nil { // the client is gone
+		return
+	}
+	writeError(w, r, page{Code: status, Sandbox: t.ID, Message: msg})
 }
 
 // failed answers a request that could not be forwarded.
@@ -164,8 +211,11 @@ func (p *Proxy) failed(w http.ResponseWriter, r *http.Request, err error) {
 			Message: "The sandbox is running but port is not open"})
 	case cove.Is(err, cove.NotFound):
 		writeError(w, r, page{Code: http.StatusBadGateway, Sandbox: target.ID, Message: "The sandbox was not found"})
+	case cove.Is(err, cove.Exhausted):
+		_, msg := cove.Describe(err)
+		writeError(w, r, page{Code: http.StatusTooManyRequests, Sandbox: target.ID, Message: msg})
 	default:
-		p.cfg.Log.Warn("request could not be forwarded", "sandbox", target.ID, "port", target.Port, "err", err)
+		p.cfg.Log.Debug("request could not be forwarded", "sandbox", target.ID, "port", target.Port, "err", err)
 		// The sandbox ended, or its server broke the connection, before an
 		// answer: the client must see a broken connection, then asks again and
 		// is told which of the two it was.

@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -10,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -85,22 +87,23 @@ func TestAnswersOfTheEdge(t *testing.T) {
 		"by host":         {"/health", "49983-i1.localhost:3000", nil, 200, "daemon /health"},
 		"host before headers": {"/health", "49983-i1.localhost", []string{"E2b-Sandbox-Id", "inone", "E2b-Sandbox-Port", "1"}, 200,
 			"daemon /health"},
-		"upper case host":   {"/health", "49983-I1.LOCALHOST", nil, 200, "daemon /health"},
-		"client suffix":     {"/health", "49983-i1-6532622b.localhost", nil, 200, "daemon /health"},
-		"one header":        {"/", "", []string{"E2b-Sandbox-Id", "i1"}, 400, `{"message":"Missing header: E2b-Sandbox-Port","code":400}`},
-		"other header":      {"/", "", []string{"E2b-Sandbox-Port", "1"}, 400, `{"message":"Missing header: E2b-Sandbox-Id","code":400}`},
-		"no sandbox":        {"/", "", nil, 400, `{"message":"Invalid host","code":400}`},
-		"bad port":          {"/", "99999-i1.x", nil, 400, `{"message":"Invalid sandbox port","code":400}`},
-		"port zero":         {"/", "0-i1.x", nil, 400, `{"message":"Invalid sandbox port","code":400}`},
-		"bad identifier":    {"/", "80-i_1.x", nil, 400, `{"message":"Invalid sandbox ID","code":400}`},
-		"internal":          {"/init", "49983-i1.x", nil, 404, "reserved"},
-		"internal, unknown": {"/init", "49983-inone.x", nil, 404, "reserved"},
-		"internal, encoded": {"/%69nit", "49983-i1.x", nil, 404, "reserved"},
-		"internal, dotted":  {"/a/..//connect/", "49983-i1.x", nil, 404, "reserved"},
-		"internal, deeper":  {"/connect/x", "49983-i1.x", nil, 404, "reserved"},
-		"not internal":      {"/initial", "49983-i1.x", nil, 200, "daemon /initial"},
-		"browser":           {"/", "81-i1.x", []string{"User-Agent", browser}, 502, "no service running on port <code>81</code>"},
-		"script in browser": {"/", "81-i1.x", []string{"User-Agent", browser, "Sec-Fetch-Mode", "cors"}, 502, `"port":81`},
+		"upper case host":      {"/health", "49983-I1.LOCALHOST", nil, 200, "daemon /health"},
+		"client suffix":        {"/health", "49983-i1-6532622b.localhost", nil, 200, "daemon /health"},
+		"one header":           {"/", "", []string{"E2b-Sandbox-Id", "i1"}, 400, `{"message":"Missing header: E2b-Sandbox-Port","code":400}`},
+		"other header":         {"/", "", []string{"E2b-Sandbox-Port", "1"}, 400, `{"message":"Missing header: E2b-Sandbox-Id","code":400}`},
+		"no sandbox":           {"/", "", nil, 400, `{"message":"Invalid host","code":400}`},
+		"bad port":             {"/", "99999-i1.x", nil, 400, `{"message":"Invalid sandbox port","code":400}`},
+		"port zero":            {"/", "0-i1.x", nil, 400, `{"message":"Invalid sandbox port","code":400}`},
+		"an address as a name": {"/", "127-0-0-1.nip.test", nil, 400, `{"message":"Invalid host","code":400}`},
+		"bad identifier":       {"/", "80-i_1.x", nil, 400, `{"message":"Invalid sandbox ID","code":400}`},
+		"internal":             {"/init", "49983-i1.x", nil, 404, "reserved"},
+		"internal, unknown":    {"/init", "49983-inone.x", nil, 404, "reserved"},
+		"internal, encoded":    {"/%69nit", "49983-i1.x", nil, 404, "reserved"},
+		"internal, dotted":     {"/a/..//connect/", "49983-i1.x", nil, 404, "reserved"},
+		"internal, deeper":     {"/connect/x", "49983-i1.x", nil, 404, "reserved"},
+		"not internal":         {"/initial", "49983-i1.x", nil, 200, "daemon /initial"},
+		"browser":              {"/", "81-i1.x", []string{"User-Agent", browser}, 502, "no service running on port <code>81</code>"},
+		"script in browser":    {"/", "81-i1.x", []string{"User-Agent", browser, "Sec-Fetch-Mode", "cors"}, 502, `"port":81`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			resp := request(t, s, "GET", c.path, c.host, c.headers...)
@@ -219,5 +222,73 @@ func TestWebSocket(t *testing.T) {
 		if _, got, err := c.Read(t.Context()); string(got) != "echo hi" {
 			t.Fatalf("%q, %v", got, err)
 		}
+	}
+}
+
+func TestAnswerMayBeginBeforeTheRequestHasEnded(t *testing.T) {
+	s := edge(t, dialer{80: serve(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		lines := bufio.NewReader(r.Body)
+		for {
+			line, err := lines.ReadString('\n')
+			if err != nil {
+				return
+			}
+			fmt.Fprint(w, "got ", line)
+			w.(http.Flusher).Flush()
+		}
+	})})
+	body, input := io.Pipe()
+	req, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL, body)
+	req.Host = "80-i1.x"
+	go func() { _, _ = io.WriteString(input, "one\n") }()
+	resp, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewReader(resp.Body)
+	if got, err := lines.ReadString('\n'); got != "got one\n" {
+		t.Fatalf("%q, %v", got, err)
+	}
+	if _, err := io.WriteString(input, "two\n"); err != nil {
+		t.Fatal(err)
+	}
+	input.Close()
+	if got, err := io.ReadAll(lines); string(got) != "got two\n" || err != nil {
+		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestErrorWhileTheRequestStillFlows(t *testing.T) {
+	s := edge(t, dialer{})
+	for range 20 {
+		body, input := io.Pipe()
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", s.URL, body)
+		req.Host = "80-i1.x"
+		go func() { _, _ = io.WriteString(input, "begin") }()
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if resp.StatusCode != http.StatusBadGateway {
+			t.Errorf("status %d", resp.StatusCode)
+		}
+		resp.Body.Close()
+		input.Close()
+	}
+}
+
+func TestBrokenAnswerIsReset(t *testing.T) {
+	s := edge(t, dialer{80: serve(t, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, "half")
+		w.(http.Flusher).Flush()
+		if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+			conn.Close()
+		}
+	})})
+	_, err := io.ReadAll(request(t, s, "GET", "/", "80-i1.x").Body)
+	if !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("err = %v, want a reset", err)
 	}
 }

@@ -25,7 +25,7 @@ type Target struct {
 // for no sandbox. The error is Invalid if it names one wrongly.
 func Parse(r *http.Request) (t Target, ok bool, err error) {
 	if label, _, dotted := strings.Cut(r.Host, "."); dotted {
-		if port, id, cut := strings.Cut(label, "-"); cut && digits(port) {
+		if port, id, cut := strings.Cut(label, "-"); cut && digits(port) && letter(id) {
 			// What follows a further hyphen names the client; it is not needed.
 			id, _, _ = strings.Cut(id, "-")
 			return target(port, id)
@@ -55,6 +55,12 @@ func target(port, id string) (Target, bool, error) {
 		return Target{}, true, cove.E(cove.Invalid, "proxy.Parse", nil, "Invalid sandbox ID")
 	}
 	return Target{ID: sandbox, Port: uint16(n)}, true, nil
+}
+
+// letter reports whether s begins with a letter, as every identifier does: a
+// name such as 127-0-0-1.example is not a sandbox's.
+func letter(s string) bool {
+	return s != "" && (s[0] >= 'a' && s[0] <= 'z' || s[0] >= 'A' && s[0] <= 'Z')
 }
 
 func digits(s string) bool {

@@ -39,11 +39,12 @@ type Process interface {
 	Done() <-chan struct{}
 
 	// Checkpoint stops everything inside and writes its state, memory and disk,
-	// into dir, which must be empty and survives the sandbox. Everything stays
+	// into dir, which must be empty and survives the sandbox; with filesOnly,
+	// only the disk, from which init is started anew. Everything stays
 	// stopped, so that nothing happens after the state was written; Thaw lets it
 	// go on. On an error it goes on by itself. What was written is in the page
 	// cache: the caller syncs it if it must be durable.
-	Checkpoint(ctx context.Context, dir string) error
+	Checkpoint(ctx context.Context, dir string, filesOnly bool) error
 
 	// Thaw lets a sandbox go on that Checkpoint stopped. It must not be called
 	// for one that is not stopped.
@@ -54,6 +55,10 @@ type Process interface {
 	// error is cove.DeadlineExceeded if ctx ends first.
 	Kill(ctx context.Context) error
 }
+
+// PanicLog is the file in a Spec's Dir in which an engine that crashes leaves
+// its last words.
+const PanicLog = "panic.log"
 
 // Handle finds a running sandbox again. It is stored on disk as JSON.
 type Handle struct {
@@ -77,6 +82,8 @@ type Spec struct {
 	// started. Everything but Dir, Cgroups, Network, Hostname, Env and Output
 	// must be as it was for the sandbox that was checkpointed.
 	Restore string
+	// FilesOnly says that the checkpoint was written so.
+	FilesOnly bool
 
 	CPUs        int
 	MemoryBytes int64 // what the sandbox sees; the limit is the cgroup's

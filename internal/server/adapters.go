@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/auth"
@@ -74,6 +76,15 @@ func (c cgroups) Create(ctx context.Context, id cove.SandboxID, r cove.Resources
 	return g.Dirs(), nil
 }
 
+func (c cgroups) Memory(_ context.Context, id cove.SandboxID) (int64, error) {
+	g, err := c.groups.Open(string(id))
+	if err != nil {
+		return 0, err
+	}
+	usage, err := g.Usage()
+	return int64(usage.MemoryBytes), err
+}
+
 func (c cgroups) Remove(ctx context.Context, id cove.SandboxID) error {
 	g, err := c.groups.Open(string(id))
 	if cove.Is(err, cove.NotFound) {
@@ -85,20 +96,19 @@ func (c cgroups) Remove(ctx context.Context, id cove.SandboxID) error {
 	return g.Remove(ctx)
 }
 
-func (c cgroups) Sweep(ctx context.Context, keep map[cove.SandboxID]bool) error {
+func (c cgroups) List(ctx context.Context) ([]cove.SandboxID, error) {
 	names, err := c.groups.List(ctx)
+	ids := make([]cove.SandboxID, 0, len(names))
 	for _, name := range names {
-		if id := cove.SandboxID(name); !keep[id] {
-			err = errors.Join(err, c.Remove(ctx, id))
-		}
+		ids = append(ids, cove.SandboxID(name))
 	}
-	return err
+	return ids, err
 }
 
 // images fits the builds on this host to the orchestrator.
 type images struct {
 	builder *builder.Builder
-	tools   runtime.Image
+	tools   runtime.Image // the newest
 }
 
 func (i images) Root(ctx context.Context, build cove.BuildID) (string, error) {
@@ -108,7 +118,17 @@ func (i images) Root(ctx context.Context, build cove.BuildID) (string, error) {
 	return i.builder.Dir(build) + "/" + builder.RootfsFile, nil
 }
 
-func (i images) Tools(context.Context) (runtime.Image, error) { return i.tools, nil }
+func (i images) Tools(_ context.Context, name string) (runtime.Image, error) {
+	image := i.tools
+	if name == "" || name == filepath.Base(image.Source) {
+		return image, nil
+	}
+	image.Source = filepath.Join(filepath.Dir(image.Source), filepath.Base(name))
+	if _, err := os.Stat(image.Source); err != nil {
+		return runtime.Image{}, cove.E(cove.NotFound, "server.Tools", err, "the daemon that the snapshot was taken with is not on this server")
+	}
+	return image, nil
+}
 
 // base fits the builder to the control plane.
 type base struct {
@@ -160,11 +180,12 @@ func (d daemon) client(id cove.SandboxID, dial orchestrator.DialFunc) *envdclien
 	return envdclient.New(envdclient.Config{Dial: dial, ControlToken: d.tokens.Control(id)})
 }
 
-func (d daemon) Init(ctx context.Context, spec cove.Spec, dial orchestrator.DialFunc) error {
-	client := d.client(spec.ID, dial)
+func (d daemon) Init(ctx context.Context, identity cove.SandboxID, spec cove.Spec, dial orchestrator.DialFunc) error {
+	client := d.client(identity, dial)
 	defer client.Close()
 	err := client.Init(ctx, envdclient.Init{
 		AccessToken: spec.Token, EnvVars: spec.Env, Timestamp: nowUTC(), DefaultUser: spec.User, DefaultWorkdir: spec.Workdir,
+		SandboxID: spec.ID, TemplateID: spec.Template,
 	})
 	if err != nil {
 		return fmt.Errorf("telling the daemon who it is: %w", err)
@@ -172,8 +193,14 @@ func (d daemon) Init(ctx context.Context, spec cove.Spec, dial orchestrator.Dial
 	return nil
 }
 
-func (d daemon) Connect(ctx context.Context, id cove.SandboxID, dial orchestrator.DialFunc, port uint16) (net.Conn, error) {
-	client := d.client(id, dial)
+func (d daemon) Health(ctx context.Context, dial orchestrator.DialFunc) error {
+	client := d.client("", dial)
+	defer client.Close()
+	return client.Health(ctx)
+}
+
+func (d daemon) Connect(ctx context.Context, identity cove.SandboxID, dial orchestrator.DialFunc, port uint16) (net.Conn, error) {
+	client := d.client(identity, dial)
 	defer client.Close()
 	conn, err := client.Connect(ctx, port)
 	if errors.Is(err, envdclient.ErrPortClosed) {

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"time"
@@ -104,6 +105,11 @@ func (s *Server) open(ctx context.Context) (err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("the data directory cannot be made: %w", err)
 	}
+	// The same directory under another name is the same server's.
+	if s.cfg.DataDir, err = filepath.EvalSymlinks(cfg.DataDir); err != nil {
+		return fmt.Errorf("the data directory cannot be found: %w", err)
+	}
+	cfg = s.cfg
 	if s.unlock, err = lock(filepath.Join(cfg.DataDir, "cove.lock")); err != nil {
 		return err
 	}
@@ -173,12 +179,17 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.builder.Clean(ctx); err != nil {
 		return err
 	}
-	tools, err := packTools(ctx, cfg.Envd, filepath.Join(cfg.DataDir, "cache"))
+	tools, err := packTools(ctx, cfg.Envd, filepath.Join(cfg.DataDir, "tools"))
+	if err != nil {
+		return err
+	}
+	engine, err := rt.Version(ctx)
 	if err != nil {
 		return err
 	}
 	s.orchestrator, err = orchestrator.New(orchestrator.Config{
-		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{groups},
+		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
+		Engine: engine, Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{groups},
 		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens}, Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
 	})
 	if err != nil {
@@ -200,14 +211,25 @@ func (s *Server) assemble(ctx context.Context) error {
 			Control: s.control, Auth: auth.New(auth.Config{Keys: s.store}), Tokens: tokens, Log: cfg.Log, EnvdVersion: paths.Version,
 		}),
 		edge: proxy.New(proxy.Config{
-			Dialer: s.orchestrator, Log: cfg.Log, DaemonPort: paths.Port, InternalPaths: paths.InternalPaths(),
+			Dialer: s.orchestrator, Log: cfg.Log, DaemonPort: paths.Port, InternalPaths: paths.InternalPaths(), FilesPath: paths.Files,
+			Wake: s.wake,
 		}),
 	}
 	return nil
 }
 
+// wake lets a paused sandbox go on for a request, if its owner wants that. One
+// that runs, which is the rule, is not looked up in the records.
+func (s *Server) wake(ctx context.Context, t proxy.Target, h http.Header) error {
+	if s.orchestrator.Runs(t.ID) {
+		return nil
+	}
+	return s.control.Wake(ctx, t.ID, t.Port == paths.Port, h.Get(paths.TokenHeader))
+}
+
 // InstanceOf names a server on its host by its data directory, so that a
-// restarted server finds what is its own among what others left.
+// restarted server finds what is its own among what others left. The directory
+// is absolute and holds no symbolic links.
 func InstanceOf(dataDir string) string {
 	sum := sha256.Sum256([]byte(filepath.Clean(dataDir)))
 	return hex.EncodeToString(sum[:4])

@@ -57,6 +57,8 @@ type Templates interface {
 	// UpdateBuild replaces a build that has not ended. NotFound: there is none
 	// of that identifier. Conflict: it has ended.
 	UpdateBuild(ctx context.Context, build cove.Build) error
+	// Build returns a build. NotFound: there is none of that identifier.
+	Build(ctx context.Context, id cove.BuildID) (cove.Build, error)
 	// LatestBuild returns a template's newest build with one of the statuses.
 	// NotFound: there is none.
 	LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error)
@@ -78,22 +80,25 @@ type Sandboxes interface {
 	ListSandboxes(ctx context.Context, team cove.TeamID, filter cove.SandboxFilter) (cove.SandboxPage, error)
 	// NodeSandboxes returns all sandboxes of a node, in any state.
 	NodeSandboxes(ctx context.Context, node cove.NodeID) ([]cove.Sandbox, error)
-	// Transition moves a sandbox into another state and sets its start and end
-	// if those of the change are not zero. NotFound: there is no such sandbox
+	// Transition moves a sandbox into another state and sets what the change
+	// names. NotFound: there is no such sandbox
 	// or execution. Conflict: the state it has does not allow it.
 	Transition(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, change Change) (cove.Sandbox, error)
 	// MoveEnd sets when a running sandbox of a team ends. With extend, an
 	// earlier end changes nothing. It returns the sandbox as it is now.
-	// NotFound: the team runs no such sandbox.
+	// NotFound: the team has no such sandbox. Conflict: it does not run.
 	MoveEnd(ctx context.Context, team cove.TeamID, id cove.SandboxID, end time.Time, extend bool) (cove.Sandbox, error)
 	// DeleteSandbox removes a sandbox's record. One that is not there is not
 	// an error.
 	DeleteSandbox(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID) error
 }
 
-// Change is what Transition does.
+// Change is what Transition does. A field but To that is zero changes nothing.
 type Change struct {
 	To        cove.State
 	StartedAt time.Time
 	EndAt     time.Time
+	Execution cove.ExecutionID
+	Snapshot  *cove.SnapshotID
+	FilesOnly bool // of Snapshot; only looked at if that is set
 }

@@ -31,7 +31,7 @@ func Dir(t testing.TB, names ...string) string {
 	defer cancel()
 	root := run(t, exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}"))
 	version := run(t, exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", "gvisor.dev/gvisor"))
-	args := []string{"install", "-ldflags", "-s -w -X gvisor.dev/gvisor/runsc/version.version=" + version}
+	args := []string{"install", "-buildvcs=false", "-ldflags", "-s -w -X gvisor.dev/gvisor/runsc/version.version=" + version}
 	for _, name := range names {
 		args = append(args, "./cmd/"+name)
 	}

@@ -46,7 +46,7 @@ func testBadInput(t *testing.T, s *stand.Server) {
 		"malformed":        {"POST", "/v2/sandboxes", `{"templateID":`, right, 400, ""},
 		"not an object":    {"POST", "/v2/sandboxes", `[]`, right, 400, ""},
 		"unknown field":    {"POST", "/v2/sandboxes", `{"templateID":"base","colour":"red"}`, right, 400, "colour"},
-		"not yet served":   {"POST", "/v2/sandboxes", `{"templateID":"base","autoPause":true}`, right, 501, "autoPause"},
+		"not yet served":   {"POST", "/v2/sandboxes", `{"templateID":"base","network":{"denyOut":["1.1.1.1"]}}`, right, 501, "network.denyOut"},
 		"negative timeout": {"POST", "/v2/sandboxes", `{"templateID":"base","timeout":-1}`, right, 400, "imeout"},
 		"unknown sandbox":  {"DELETE", "/sandboxes/inosuch", "", right, 404, `Sandbox "inosuch" doesn't exist or you don't have access to it`},
 		"unknown route":    {"GET", "/nosuch", "", right, 404, ""},

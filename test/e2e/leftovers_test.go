@@ -90,6 +90,7 @@ func descriptors(t *testing.T, s *stand.Server) int {
 func settles[T comparable](want T, value func() T) T {
 	last := value()
 	for deadline := time.Now().Add(15 * time.Second); last != want && time.Now().Before(deadline); last = value() {
+		<-time.After(20 * time.Millisecond)
 	}
 	return last
 }

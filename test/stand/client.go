@@ -20,6 +20,15 @@ import (
 // is no JSON object.
 func (s *Server) Do(t testing.TB, method, path string, body any) (int, map[string]any) {
 	t.Helper()
+	status, content := s.send(t, method, path, body)
+	var object map[string]any
+	_ = json.Unmarshal(content, &object) // a list, or nothing: the caller looks at the status
+	return status, object
+}
+
+// send makes a request to the API and returns status and body.
+func (s *Server) send(t testing.TB, method, path string, body any) (int, []byte) {
+	t.Helper()
 	var in io.Reader
 	if body != nil {
 		content, err := json.Marshal(body)
@@ -44,9 +53,7 @@ func (s *Server) Do(t testing.TB, method, path string, body any) (int, map[strin
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
-	var object map[string]any
-	_ = json.Unmarshal(content, &object) // a list, or nothing: the caller looks at the status
-	return resp.StatusCode, object
+	return resp.StatusCode, content
 }
 
 // List returns the identifiers of the running sandboxes.
@@ -101,6 +108,27 @@ func (sb *Sandbox) Kill(t testing.TB) {
 	if status, body := sb.server.Do(t, "DELETE", "/sandboxes/"+sb.ID, nil); status != http.StatusNoContent {
 		t.Errorf("kill: %d %v", status, body)
 	}
+}
+
+// Fork makes copies of the sandbox; all of them must succeed.
+func (sb *Sandbox) Fork(t testing.TB, count int) []*Sandbox {
+	t.Helper()
+	var results []struct {
+		Sandbox *struct{ SandboxID, EnvdAccessToken string }
+		Error   json.RawMessage
+	}
+	status, content := sb.server.send(t, "POST", "/sandboxes/"+sb.ID+"/fork", map[string]any{"count": count, "timeout": 600})
+	if err := json.Unmarshal(content, &results); err != nil || status != http.StatusCreated || len(results) != count {
+		t.Fatalf("fork: %d %s: %v\n%s", status, content, err, sb.server.log)
+	}
+	copies := make([]*Sandbox, 0, count)
+	for _, r := range results {
+		if r.Sandbox == nil {
+			t.Fatalf("fork: %s\n%s", content, sb.server.log)
+		}
+		copies = append(copies, &Sandbox{ID: r.Sandbox.SandboxID, Token: r.Sandbox.EnvdAccessToken, server: sb.server})
+	}
+	return copies
 }
 
 // Result is how a command ended.

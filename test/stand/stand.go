@@ -188,6 +188,12 @@ func (s *Server) Stop(t testing.TB) {
 	for _, id := range s.List(t) {
 		s.Do(t, "DELETE", "/sandboxes/"+id, nil)
 	}
+	s.Terminate(t)
+}
+
+// Terminate stops the server gently and leaves its sandboxes.
+func (s *Server) Terminate(t testing.TB) {
+	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("stopping the server: %v", err)
 	}

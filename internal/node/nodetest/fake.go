@@ -2,7 +2,9 @@ package nodetest
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,21 +17,25 @@ import (
 type Fake struct {
 	// Fail, if set, is asked before each create; its error is the create's.
 	Fail func(cove.Spec) error
+	// FailPause, if set, is asked before each pause; its error is the pause's.
+	FailPause func(cove.SandboxID) error
 
 	mu          sync.Mutex
 	sandboxes   map[cove.SandboxID]*fakeSandbox // guarded by mu
 	subscribers []subscription                  // guarded by mu
 	telling     sync.Mutex                      // one call of subscribers at a time; taken before mu
+	snapshots   map[cove.SnapshotID]bool        // guarded by mu
 }
 
 type fakeSandbox struct {
-	spec  cove.Spec
-	timer *time.Timer
+	spec   cove.Spec
+	timer  *time.Timer
+	frozen bool
 }
 
 type subscription struct {
-	ctx   context.Context // the subscriber's; its end is the subscription's
-	ended func(node.Ended)
+	ctx      context.Context // the subscriber's; its end is the subscription's
+	happened func(node.Event)
 }
 
 var _ node.Node = (*Fake)(nil)
@@ -49,7 +55,7 @@ func (f *Fake) Spec(id cove.SandboxID) (cove.Spec, bool) {
 func (f *Fake) Crash(id cove.SandboxID) { f.end(id, "", node.Crashed) }
 
 // end removes a sandbox, of the given execution if that is not empty.
-func (f *Fake) end(id cove.SandboxID, execution cove.ExecutionID, reason node.Reason) {
+func (f *Fake) end(id cove.SandboxID, execution cove.ExecutionID, reason node.What) {
 	f.telling.Lock()
 	defer f.telling.Unlock()
 	f.mu.Lock()
@@ -60,13 +66,82 @@ func (f *Fake) end(id cove.SandboxID, execution cove.ExecutionID, reason node.Re
 	}
 	sb.timer.Stop()
 	delete(f.sandboxes, id)
+	f.mu.Unlock()
+	f.tellLocked(node.Event{ID: id, Execution: sb.spec.Execution, What: reason})
+}
+
+func (f *Fake) tell(e node.Event) {
+	f.telling.Lock()
+	defer f.telling.Unlock()
+	f.tellLocked(e)
+}
+
+// tellLocked tells the subscribers; telling is held.
+func (f *Fake) tellLocked(e node.Event) {
+	f.mu.Lock()
 	subscribers := append([]subscription(nil), f.subscribers...)
 	f.mu.Unlock()
 	for _, s := range subscribers {
 		if s.ctx.Err() == nil {
-			s.ended(node.Ended{ID: id, Execution: sb.spec.Execution, Reason: reason})
+			s.happened(e)
 		}
 	}
+}
+
+// Pause implements node.Node.
+func (f *Fake) Pause(_ context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, _ bool) error {
+	if f.FailPause != nil {
+		if err := f.FailPause(id); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sb, ok := f.sandboxes[id]
+	if !ok || sb.spec.Execution != execution {
+		return cove.E(cove.NotFound, "nodetest.Pause", nil, "the sandbox does not run")
+	}
+	sb.frozen = true
+	if f.snapshots == nil {
+		f.snapshots = map[cove.SnapshotID]bool{}
+	}
+	f.snapshots[snapshot] = true
+	return nil
+}
+
+// Thaw implements node.Node.
+func (f *Fake) Thaw(_ context.Context, id cove.SandboxID, execution cove.ExecutionID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sb, ok := f.sandboxes[id]
+	if !ok || sb.spec.Execution != execution {
+		return cove.E(cove.NotFound, "nodetest.Thaw", nil, "the sandbox does not run")
+	}
+	sb.frozen = false
+	return nil
+}
+
+// Frozen reports whether a sandbox runs and stands still.
+func (f *Fake) Frozen(id cove.SandboxID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sb, ok := f.sandboxes[id]
+	return ok && sb.frozen
+}
+
+// DeleteSnapshot implements node.Node.
+func (f *Fake) DeleteSnapshot(_ context.Context, snapshot cove.SnapshotID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.snapshots, snapshot)
+	return nil
+}
+
+// Snapshots implements node.Node.
+func (f *Fake) Snapshots(context.Context) ([]cove.SnapshotID, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Collect(maps.Keys(f.snapshots)), nil
 }
 
 // Create implements node.Node.
@@ -81,10 +156,17 @@ func (f *Fake) Create(_ context.Context, spec cove.Spec) error {
 	if _, ok := f.sandboxes[spec.ID]; ok {
 		return cove.E(cove.Conflict, "nodetest.Create", nil, "the sandbox runs already")
 	}
+	if spec.Snapshot != "" && !f.snapshots[spec.Snapshot] {
+		return cove.E(cove.NotFound, "nodetest.Create", nil, "the sandbox's snapshot is not on this server")
+	}
 	if f.sandboxes == nil {
 		f.sandboxes = map[cove.SandboxID]*fakeSandbox{}
 	}
 	f.sandboxes[spec.ID] = &fakeSandbox{spec: spec, timer: time.AfterFunc(time.Until(spec.EndAt), func() {
+		if spec.OnTimeout == cove.PauseOnTimeout {
+			f.tell(node.Event{ID: spec.ID, Execution: spec.Execution, What: node.Due})
+			return
+		}
 		f.end(spec.ID, spec.Execution, node.Expired)
 	})}
 	return nil
@@ -121,10 +203,10 @@ func (f *Fake) List(context.Context) ([]node.Running, error) {
 }
 
 // Subscribe implements node.Node.
-func (f *Fake) Subscribe(ctx context.Context, ended func(node.Ended)) error {
+func (f *Fake) Subscribe(ctx context.Context, happened func(node.Event)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.subscribers = append(f.subscribers, subscription{ctx, ended})
+	f.subscribers = append(f.subscribers, subscription{ctx, happened})
 	return nil
 }
 

@@ -35,6 +35,11 @@ func Run(t *testing.T, b Bench) {
 		"dial of nobody is not found":          dialNobody,
 		"dial of a closed port says just so":   dialClosed,
 		"an ended sandbox's place is free":     placeIsFree,
+		"pause, end, and go on":                pauseAndGoOn,
+		"pause and thaw":                       pauseAndThaw,
+		"pause of nobody is not found":         pauseNobody,
+		"going on from nothing is not found":   goOnFromNothing,
+		"one that is to be paused is only due": dueIsTold,
 		"a subscription ends with its context": subscriptionEnds,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
@@ -68,20 +73,20 @@ func listed(t *testing.T, n node.Node) []node.Running {
 	return list
 }
 
-func events(t *testing.T, n node.Node) <-chan node.Ended {
+func events(t *testing.T, n node.Node) <-chan node.Event {
 	t.Helper()
-	events := make(chan node.Ended, 16)
-	if err := n.Subscribe(t.Context(), func(e node.Ended) { events <- e }); err != nil {
+	events := make(chan node.Event, 16)
+	if err := n.Subscribe(t.Context(), func(e node.Event) { events <- e }); err != nil {
 		t.Fatalf("subscribe: %v", err)
 	}
 	return events
 }
 
-func want(t *testing.T, events <-chan node.Ended, reason node.Reason) {
+func want(t *testing.T, events <-chan node.Event, reason node.What) {
 	t.Helper()
 	select {
 	case e := <-events:
-		if e != (node.Ended{ID: "i1", Execution: "x1", Reason: reason}) {
+		if e != (node.Event{ID: "i1", Execution: "x1", What: reason}) {
 			t.Errorf("event = %+v, want reason %s", e, reason)
 		}
 	case <-time.After(bound):
@@ -202,11 +207,106 @@ func placeIsFree(t *testing.T, b Bench) {
 	}
 }
 
+func snapshots(t *testing.T, n node.Node) int {
+	t.Helper()
+	all, err := n.Snapshots(t.Context())
+	if err != nil {
+		t.Fatalf("snapshots: %v", err)
+	}
+	return len(all)
+}
+
+func pauseAndGoOn(t *testing.T, b Bench) {
+	n := b.Open(t)
+	create(t, n, time.Hour)
+	if err := n.Pause(t.Context(), "i1", "x1", "s1", false); err != nil {
+		t.Fatalf("pause: %v", err)
+	}
+	if list := listed(t, n); len(list) != 1 || snapshots(t, n) != 1 {
+		t.Errorf("while it stands still: list %v, %d snapshots", list, snapshots(t, n))
+	}
+	if err := n.Kill(t.Context(), "i1", "x1"); err != nil {
+		t.Fatalf("kill: %v", err)
+	}
+	again := spec(time.Hour)
+	again.Execution, again.Snapshot = "x2", "s1"
+	if err := n.Create(t.Context(), again); err != nil {
+		t.Fatalf("going on: %v", err)
+	}
+	if err := n.Kill(t.Context(), "i1", "x2"); err != nil {
+		t.Fatalf("kill: %v", err)
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := n.DeleteSnapshot(t.Context(), "s1"); err != nil {
+			t.Fatalf("delete: %v", err)
+		}
+	}
+	if left := snapshots(t, n); left != 0 {
+		t.Errorf("%d snapshots left", left)
+	}
+}
+
+func pauseAndThaw(t *testing.T, b Bench) {
+	n := b.Open(t)
+	create(t, n, time.Hour)
+	if err := n.Pause(t.Context(), "i1", "x1", "s1", false); err != nil {
+		t.Fatalf("pause: %v", err)
+	}
+	for range 2 { // thawing what is not stopped is not an error
+		if err := n.Thaw(t.Context(), "i1", "x1"); err != nil {
+			t.Fatalf("thaw: %v", err)
+		}
+	}
+	if err := n.Pause(t.Context(), "i1", "x1", "s2", false); err != nil {
+		t.Errorf("a second pause: %v", err)
+	}
+}
+
+func pauseNobody(t *testing.T, b Bench) {
+	n := b.Open(t)
+	if err := n.Pause(t.Context(), "inobody", "x1", "s1", false); !cove.Is(err, cove.NotFound) {
+		t.Errorf("err = %v, want not found", err)
+	}
+	if left := snapshots(t, n); left != 0 {
+		t.Errorf("%d snapshots of nobody", left)
+	}
+}
+
+func goOnFromNothing(t *testing.T, b Bench) {
+	n := b.Open(t)
+	s := spec(time.Hour)
+	s.Snapshot = "snothing"
+	if err := n.Create(t.Context(), s); !cove.Is(err, cove.NotFound) {
+		t.Errorf("err = %v, want not found", err)
+	}
+	if list := listed(t, n); len(list) != 0 {
+		t.Errorf("list = %v", list)
+	}
+}
+
+func dueIsTold(t *testing.T, b Bench) {
+	n := b.Open(t)
+	told := events(t, n)
+	s := spec(time.Hour)
+	s.OnTimeout = cove.PauseOnTimeout
+	if err := n.Create(t.Context(), s); err != nil {
+		t.Fatalf("create: %v", err)
+	}
+	t.Cleanup(func() { _ = n.Kill(t.Context(), "i1", "x1") })
+	if err := n.SetEnd(t.Context(), "i1", "x1", time.Now()); err != nil {
+		t.Fatalf("set end: %v", err)
+	}
+	want(t, told, node.Due)
+	if list := listed(t, n); len(list) != 1 {
+		t.Errorf("one that is only due does not run any more: %v", list)
+	}
+}
+
 func subscriptionEnds(t *testing.T, b Bench) {
 	n := b.Open(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	old := make(chan node.Ended, 16)
-	if err := n.Subscribe(ctx, func(e node.Ended) { old <- e }); err != nil {
+	old := make(chan node.Event, 16)
+	if err := n.Subscribe(ctx, func(e node.Event) { old <- e }); err != nil {
 		t.Fatalf("subscribe: %v", err)
 	}
 	cancel()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,8 +30,8 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	req := launch.Request{
 		ID: spec.ID, StateDir: r.cfg.StateDir, Bundle: bundle,
 		Rootfs: spec.Rootfs, UpperDir: spec.Dir, UpperBytes: spec.DiskBytes,
-		Restore: spec.Restore, Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
-		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, "panic.log"),
+		Restore: spec.Restore, FilesOnly: spec.FilesOnly, Cgroups: spec.Cgroups, CPUs: spec.CPUs, MemoryBytes: spec.MemoryBytes,
+		Output: spec.Output != nil, PanicLog: filepath.Join(spec.Dir, runtime.PanicLog),
 	}
 	for _, image := range spec.Images {
 		req.Images = append(req.Images, image.Source)
@@ -81,9 +82,28 @@ func (r *Runtime) ask(ctx context.Context, verb string, question any, output *os
 	return launch.Response{}, fmt.Errorf("launcher: %s (%w): %s", resp.Error, errors.Join(runErr, ctx.Err()), stderr)
 }
 
-// killLeftover ends an engine whose launcher died before it could say so. The
-// engine carries its sandbox's control socket in its arguments only as a file
-// descriptor, so it is found by its last argument, the identifier.
+// versionLimit bounds the engine's answer to the question which it is.
+const versionLimit = 20 * time.Second
+
+// Version returns the engine's version: what it writes, only an engine of the
+// same version can go on from.
+func (r *Runtime) Version(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, versionLimit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, r.cfg.Engine, "--version").Output()
+	if err != nil {
+		return "", fmt.Errorf("asking the engine for its version: %w", err)
+	}
+	line, _, _ := bytes.Cut(out, []byte("\n"))
+	_, version, ok := bytes.Cut(line, []byte("version "))
+	if !ok || bytes.Contains(version, []byte("MISSING")) {
+		return "", fmt.Errorf("the engine has no version (%q): build it with \"make build\"", line)
+	}
+	return string(version), nil
+}
+
+// killLeftover ends an engine whose launcher died before it could say so. It is
+// found by its arguments.
 func (r *Runtime) killLeftover(id string) error {
 	pids, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -96,7 +116,10 @@ func (r *Runtime) killLeftover(id string) error {
 			continue // the process has ended
 		}
 		args := bytes.Split(bytes.TrimSuffix(line, []byte{0}), []byte{0})
-		if string(args[0]) != "runsc-sandbox" || string(args[len(args)-1]) != id {
+		// The state directory tells this server's engines from those of another
+		// server on a copy of the same data.
+		own := slices.ContainsFunc(args, func(arg []byte) bool { return string(arg) == "--root="+r.cfg.StateDir })
+		if string(args[0]) != "runsc-sandbox" || string(args[len(args)-1]) != id || !own {
 			continue
 		}
 		var pid int

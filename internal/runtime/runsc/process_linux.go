@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,10 +76,17 @@ func (p *process) Kill(ctx context.Context) error {
 	return nil
 }
 
+// checkpointLimit bounds one checkpoint. Memory and disk are written at disk
+// speed, so it is generous.
+const checkpointLimit = 15 * time.Minute
+
 // Checkpoint implements runtime.Process.
-func (p *process) Checkpoint(ctx context.Context, dir string) error {
+func (p *process) Checkpoint(ctx context.Context, dir string, filesOnly bool) error {
 	const op = "runsc.Checkpoint"
-	order := launch.Order{Do: launch.Checkpoint, ID: p.handle.ID, Socket: p.handle.Socket, Dir: dir}
+	// Not given up halfway: the order alone knows how to let the sandbox go on.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkpointLimit)
+	defer cancel()
+	order := launch.Order{Do: launch.Checkpoint, ID: p.handle.ID, Socket: p.handle.Socket, Dir: dir, FilesOnly: filesOnly}
 	if _, err := p.runtime.ask(ctx, launch.OrderVerb, order, nil); err != nil {
 		return failure(op, err, "the sandbox's state could not be saved; it goes on running")
 	}

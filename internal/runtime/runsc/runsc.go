@@ -77,6 +77,10 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (_ runtime.Proce
 	if err != nil {
 		return nil, failure(op, err, "the sandbox ended while it was starting")
 	}
+	// The engine has read it, and it holds the daemon's secrets.
+	if err := os.RemoveAll(bundle); err != nil {
+		r.cfg.Log.Warn("a sandbox's bundle could not be removed", "sandbox", spec.ID, "err", err)
+	}
 	return p, nil
 }
 

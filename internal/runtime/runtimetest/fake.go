@@ -3,6 +3,7 @@ package runtimetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -87,10 +88,12 @@ func (f *Fake) Start(ctx context.Context, spec runtime.Spec) (runtime.Process, e
 		}
 	}
 	if spec.Restore != "" {
-		if _, err := os.Stat(filepath.Join(spec.Restore, checkpointFile)); err != nil {
+		kind, err := os.ReadFile(filepath.Join(spec.Restore, checkpointFile))
+		if err != nil || string(kind) != fmt.Sprint(spec.FilesOnly) {
 			return nil, cove.E(cove.Internal, op, err, "the sandbox could not be started")
 		}
-	} else if spec.Output != nil {
+	}
+	if (spec.Restore == "" || spec.FilesOnly) && spec.Output != nil {
 		ready := f.Ready
 		if ready == "" {
 			ready = "ready\n"
@@ -138,7 +141,7 @@ type fakeProcess struct {
 // checkpointFile is what a fake checkpoint consists of.
 const checkpointFile = "state"
 
-func (p *fakeProcess) Checkpoint(ctx context.Context, dir string) error {
+func (p *fakeProcess) Checkpoint(ctx context.Context, dir string, filesOnly bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -149,7 +152,7 @@ func (p *fakeProcess) Checkpoint(ctx context.Context, dir string) error {
 		return cove.E(cove.Internal, "runtimetest.Checkpoint", nil, "the sandbox has ended")
 	default:
 	}
-	if err := os.WriteFile(filepath.Join(dir, checkpointFile), []byte(p.handle.ID), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, checkpointFile), fmt.Append(nil, filesOnly), 0o600); err != nil {
 		return err
 	}
 	p.frozen = true

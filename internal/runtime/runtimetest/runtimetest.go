@@ -50,6 +50,7 @@ func Run(t *testing.T, b Bench) {
 		"clear ends a sandbox without its handle":       clearEnds,
 		"a checkpoint can be gone on from, twice":       checkpointRestores,
 		"a checkpoint stops the sandbox until thawed":   checkpointStops,
+		"a checkpoint of files starts init anew":        filesOnlyStartsAnew,
 		"a checkpoint that fails leaves it running":     checkpointFails,
 		"one sandbox's end does not touch another":      independent,
 	} {
@@ -224,7 +225,7 @@ func checkpoint(t *testing.T, p runtime.Process) string {
 	ctx, cancel := context.WithTimeout(t.Context(), bound)
 	defer cancel()
 	dir := t.TempDir()
-	if err := p.Checkpoint(ctx, dir); err != nil {
+	if err := p.Checkpoint(ctx, dir, false); err != nil {
 		t.Fatalf("checkpoint: %v", err)
 	}
 	return dir
@@ -281,9 +282,32 @@ func checkpointRestores(t *testing.T, b Bench) {
 	}
 }
 
+func filesOnlyStartsAnew(t *testing.T, b Bench) {
+	rt := b.Open(t)
+	spec := b.Spec(t, "rtfiles")
+	p := start(t, rt, spec)
+	dir := t.TempDir()
+	if err := p.Checkpoint(t.Context(), dir, true); err != nil {
+		t.Fatalf("checkpoint: %v", err)
+	}
+	if b.Lives(t, p) {
+		t.Error("it goes on after the checkpoint")
+	}
+	thaw(t, p) // it can
+	if !b.Lives(t, p) {
+		t.Error("it does not go on after the thaw")
+	}
+	kill(t, p)
+	for range 2 {
+		spec := spec
+		spec.Dir, spec.Restore, spec.FilesOnly = t.TempDir(), dir, true
+		kill(t, start(t, rt, spec)) // start waits for what a fresh init says
+	}
+}
+
 func checkpointFails(t *testing.T, b Bench) {
 	p := start(t, b.Open(t), b.Spec(t, "rtfails"))
-	if err := p.Checkpoint(t.Context(), filepath.Join(t.TempDir(), "no", "such", "directory")); err == nil {
+	if err := p.Checkpoint(t.Context(), filepath.Join(t.TempDir(), "no", "such", "directory"), false); err == nil {
 		t.Fatal("a checkpoint into nowhere succeeded")
 	}
 	if !alive(p) || !b.Lives(t, p) {

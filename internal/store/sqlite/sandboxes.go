@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -13,20 +14,23 @@ import (
 )
 
 const sandboxColumns = `id, execution_id, team_id, template_id, alias, build_id, node_id, state,
-	cpus, memory_mb, disk_mb, started_at, end_at, metadata, env, secure, internet, envd`
+	cpus, memory_mb, disk_mb, started_at, end_at, metadata, env, secure, internet, envd,
+	on_timeout, auto_resume, timeout, snapshot_id, pause_files_only, files_only`
 
 func scanSandbox(row scanner) (cove.Sandbox, error) {
 	var sb cove.Sandbox
-	var started, end int64
+	var started, end, timeout int64
 	var metadata, env string
 	var internet sql.NullBool
 	err := row.Scan(&sb.ID, &sb.Execution, &sb.Team, &sb.Template, &sb.Alias, &sb.Build, &sb.Node, &sb.State,
 		&sb.Resources.CPUs, &sb.Resources.MemoryMB, &sb.Resources.DiskMB, &started, &end, &metadata, &env,
-		&sb.Secure, &internet, &sb.Envd)
+		&sb.Secure, &internet, &sb.Envd, &sb.Lifecycle.OnTimeout, &sb.Lifecycle.AutoResume, &timeout, &sb.Snapshot,
+		&sb.Lifecycle.FilesOnly, &sb.FilesOnly)
 	if err != nil {
 		return cove.Sandbox{}, err
 	}
 	sb.StartedAt, sb.EndAt = fromMicros(started), fromMicros(end)
+	sb.Lifecycle.Timeout = time.Duration(timeout) * time.Microsecond
 	if internet.Valid {
 		sb.Internet = &internet.Bool
 	}
@@ -59,10 +63,12 @@ func (s *Store) CreateSandbox(ctx context.Context, sb cove.Sandbox) error {
 	if err != nil {
 		return convert(op, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(18)+`)`,
+	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(24)+`)`,
 		sb.ID, sb.Execution, sb.Team, sb.Template, sb.Alias, sb.Build, sb.Node, sb.State,
 		sb.Resources.CPUs, sb.Resources.MemoryMB, sb.Resources.DiskMB, micros(sb.StartedAt), micros(sb.EndAt),
-		metadata, env, sb.Secure, sb.Internet, sb.Envd)
+		metadata, env, sb.Secure, sb.Internet, sb.Envd,
+		cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot,
+		sb.Lifecycle.FilesOnly, sb.FilesOnly)
 	return convert(op, err)
 }
 
@@ -166,8 +172,14 @@ func (s *Store) Transition(ctx context.Context, id cove.SandboxID, execution cov
 		if !change.EndAt.IsZero() {
 			sb.EndAt = fromMicros(micros(change.EndAt))
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET state = ?, started_at = ?, end_at = ? WHERE id = ?`,
-			sb.State, micros(sb.StartedAt), micros(sb.EndAt), id)
+		if change.Execution != "" {
+			sb.Execution = change.Execution
+		}
+		if change.Snapshot != nil {
+			sb.Snapshot, sb.FilesOnly = *change.Snapshot, change.FilesOnly
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET state = ?, started_at = ?, end_at = ?, execution_id = ?, snapshot_id = ?, files_only = ? WHERE id = ?`,
+			sb.State, micros(sb.StartedAt), micros(sb.EndAt), sb.Execution, sb.Snapshot, sb.FilesOnly, id)
 		return err
 	})
 	return sb, err
@@ -179,10 +191,12 @@ func (s *Store) MoveEnd(ctx context.Context, team cove.TeamID, id cove.SandboxID
 	var sb cove.Sandbox
 	err := s.tx(ctx, op, func(tx *sql.Tx) error {
 		var err error
-		sb, err = scanSandbox(tx.QueryRowContext(ctx, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = ? AND team_id = ? AND state = ?`,
-			id, team, cove.Running))
+		sb, err = scanSandbox(tx.QueryRowContext(ctx, `SELECT `+sandboxColumns+` FROM sandboxes WHERE id = ? AND team_id = ?`, id, team))
 		if err != nil {
 			return err
+		}
+		if sb.State != cove.Running {
+			return cove.E(cove.Conflict, op, nil, "the sandbox is %s", sb.State)
 		}
 		end = fromMicros(micros(end))
 		if extend && !end.After(sb.EndAt) {

@@ -66,6 +66,12 @@ func (s *Store) UpdateBuild(ctx context.Context, b cove.Build) error {
 	})
 }
 
+// Build implements store.Templates.
+func (s *Store) Build(ctx context.Context, id cove.BuildID) (cove.Build, error) {
+	b, err := scanBuild(s.read.QueryRowContext(ctx, `SELECT `+buildColumns+` FROM builds WHERE id = ?`, id))
+	return b, convert("sqlite.Build", err)
+}
+
 // LatestBuild implements store.Templates.
 func (s *Store) LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error) {
 	args := []any{template}

@@ -32,6 +32,7 @@ func Run(t *testing.T, open func(*testing.T) store.Store) {
 		"sandbox/another team's is not found":          sandboxForeign,
 		"sandbox/illegal transitions conflict":         transitions,
 		"sandbox/another execution is not found":       otherExecution,
+		"sandbox/pause and resume":                     pauseAndResume,
 		"sandbox/end moves, extends and never shrinks": moveEnd,
 		"sandbox/list pages in stable order":           listPages,
 		"sandbox/list filters":                         listFilters,
@@ -193,6 +194,11 @@ func endedBuild(t *testing.T, s store.Store) {
 	got, err := s.LatestBuild(t.Context(), "t1", cove.BuildReady)
 	must(t, err)
 	same(t, "updated build", got, b)
+	got, err = s.Build(t.Context(), "b1")
+	must(t, err)
+	same(t, "build by identifier", got, b)
+	_, err = s.Build(t.Context(), "nosuch")
+	wantKind(t, err, cove.NotFound)
 	b.Status = cove.BuildError
 	wantKind(t, s.UpdateBuild(t.Context(), b), cove.Conflict)
 	b.ID = "nosuch"
@@ -203,6 +209,9 @@ func sandboxRoundTrip(t *testing.T, s store.Store) {
 	no := false
 	plain, full := sandbox(1), sandbox(2)
 	full.Internet, full.Secure = &no, false
+	plain.Lifecycle.OnTimeout = cove.KillOnTimeout
+	full.Lifecycle = cove.Lifecycle{OnTimeout: cove.PauseOnTimeout, AutoResume: true, Timeout: 90 * time.Second}
+	full.Lifecycle.FilesOnly, full.Snapshot, full.FilesOnly = true, "s1", true
 	plain.Metadata, plain.Env = map[string]string{}, map[string]string{}
 	for _, want := range []cove.Sandbox{plain, full} {
 		must(t, s.CreateSandbox(t.Context(), want))
@@ -252,6 +261,32 @@ func transitions(t *testing.T, s store.Store) {
 	wantKind(t, err, cove.NotFound)
 }
 
+func pauseAndResume(t *testing.T, s store.Store) {
+	sb := running(t, s, sandbox(1))
+	snapshot, none := cove.SnapshotID("s1"), cove.SnapshotID("")
+	for _, step := range []struct {
+		change        store.Change
+		wantExecution cove.ExecutionID
+		wantSnapshot  cove.SnapshotID
+	}{
+		{store.Change{To: cove.Pausing}, "x1", ""},
+		{store.Change{To: cove.Paused, Snapshot: &snapshot, FilesOnly: true}, "x1", "s1"},
+		{store.Change{To: cove.Resuming, Execution: "x2"}, "x2", "s1"},
+		{store.Change{To: cove.Running, Snapshot: &none}, "x2", ""},
+	} {
+		got, err := s.Transition(t.Context(), sb.ID, sb.Execution, step.change)
+		must(t, err)
+		if got.State != step.change.To || got.Execution != step.wantExecution || got.Snapshot != step.wantSnapshot ||
+			got.FilesOnly != (step.wantSnapshot == "s1") {
+			t.Errorf("%+v: %+v", step, got)
+		}
+		again, err := s.Sandbox(t.Context(), team, sb.ID)
+		must(t, err)
+		same(t, "as recorded", again, got)
+		sb = got
+	}
+}
+
 func otherExecution(t *testing.T, s store.Store) {
 	sb := running(t, s, sandbox(1))
 	_, err := s.Transition(t.Context(), sb.ID, "x2", store.Change{To: cove.Killing})
@@ -273,7 +308,7 @@ func moveEnd(t *testing.T, s store.Store) {
 	}
 	must(t, s.CreateSandbox(t.Context(), sandbox(2)))
 	_, err := s.MoveEnd(t.Context(), team, "i002", day, false)
-	wantKind(t, err, cove.NotFound) // it does not run yet
+	wantKind(t, err, cove.Conflict) // it does not run yet
 }
 
 func listPages(t *testing.T, s store.Store) {

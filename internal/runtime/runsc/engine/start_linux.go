@@ -43,6 +43,9 @@ func start(req launch.Request) (_ launch.Response, err error) {
 		BundleDir: req.Bundle,
 		Cgroup:    limits{cpus: req.CPUs, memory: uint64(req.MemoryBytes)},
 	}
+	if req.FilesOnly {
+		args.FSRestoreImagePath = req.Restore
+	}
 	if err := openFiles(req, args); err != nil {
 		return launch.Response{}, err
 	}
@@ -67,13 +70,17 @@ func start(req launch.Request) (_ launch.Response, err error) {
 	if err != nil {
 		return launch.Response{}, fmt.Errorf("network: %w", err)
 	}
-	if req.Restore != "" {
+	if req.Restore != "" && !req.FilesOnly {
 		err = restore(conf, spec, sb, req, network)
 	} else {
 		err = begin(sb, req.ID, network)
 	}
 	if err != nil {
 		return launch.Response{}, err
+	}
+	// If the host runs out of memory, sandboxes go before the server does.
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", sb.Getpid()), []byte("500"), 0); err != nil {
+		return launch.Response{}, fmt.Errorf("ranking the sandbox for the host's memory: %w", err)
 	}
 	undo.Release()
 	return launch.Response{PID: sb.Getpid(), Socket: sb.GetControlSocketPath()}, nil
@@ -119,6 +126,12 @@ func obey(o launch.Order) (launch.Response, error) {
 		}
 		if err := sb.Pause(o.ID); err != nil {
 			return launch.Response{}, err
+		}
+		if o.FilesOnly {
+			if err := sb.FSSave(conf, o.ID, o.Dir, sandbox.FSSaveOpts{}); err != nil {
+				return launch.Response{}, errors.Join(err, sb.Resume(o.ID))
+			}
+			return launch.Response{}, nil
 		}
 		// Resume is about the stop that the checkpoint adds itself: the one
 		// above stays.

@@ -40,6 +40,9 @@ type Request struct {
 	// started. The sandbox runs when the response comes; its memory may still
 	// be loading behind it.
 	Restore string
+	// FilesOnly says that the checkpoint has no memory: init is started on the
+	// disk that was saved.
+	FilesOnly bool
 
 	Network  *Network // nil: loopback only
 	Output   bool     // OutputFD is open
@@ -81,4 +84,6 @@ type Order struct {
 	ID     string
 	Socket string // its control socket
 	Dir    string
+	// FilesOnly leaves memory out of a checkpoint.
+	FilesOnly bool
 }
