@@ -4,9 +4,14 @@
 //
 // It is not a launcher: a process that is to be bounded writes itself to
 // cgroup.procs in every one of Group.Dirs before it starts others. It never
-// kills anything and never moves a process. Engines and the composition root
-// may import it. It starts no goroutines and keeps nothing open; the kernel's
-// tree is its only state, so groups outlive the server.
+// kills anything. It moves no process but its own and the descendants of it, and
+// only where version 2 asks for it: a group of the tree that is to hold limited
+// groups, as a container's own, may have no processes itself. They go to a
+// group cove-server beside ours.
+//
+// Engines, the composition root and the commands that look at a host may import
+// it. It starts no goroutines and keeps nothing open; the kernel's tree is its
+// only state, so groups outlive the server.
 package cgroup
 
 import (
@@ -20,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 )
@@ -41,6 +47,8 @@ type hierarchy struct {
 	dir         string // its root
 	parent      string // the group that holds ours
 	controllers []string
+
+	write func(path, text string) error // to a file of version 2 that may refuse
 }
 
 // A Tree is the groups of one server. Its methods may be called from any
@@ -173,16 +181,15 @@ func (t *Tree) List(ctx context.Context) ([]string, error) {
 	return slices.Compact(names), nil
 }
 
-// RemoveParent removes the group that holds all others, for uninstalling. It
-// fails if there are others.
+// RemoveParent removes the group that holds all others. It fails if there are
+// others a second from now: the kernel takes a moment to forget the last one.
 func (t *Tree) RemoveParent(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
 	var errs []error
 	for _, h := range t.hierarchies {
-		if err := ctx.Err(); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		if err := os.Remove(h.parent); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+		if err := remove(ctx, h.parent); err != nil {
+			errs = append(errs, fmt.Errorf("removing the group of all groups: %w", err))
 		}
 	}
 	return errors.Join(errs...)

@@ -8,3 +8,10 @@ func Settings(unified bool, controllers []string, l Limits) []string {
 	}
 	return out
 }
+
+// RefuseWith makes the kernel refuse to enable controllers.
+func (t *Tree) RefuseWith(err error) {
+	for i := range t.hierarchies {
+		t.hierarchies[i].write = func(string, string) error { return err }
+	}
+}

@@ -18,7 +18,7 @@ func (t *Tree) findV2() error {
 	if err != nil {
 		return err
 	}
-	h := hierarchy{dir: t.root, parent: filepath.Join(t.root, t.parent)}
+	h := hierarchy{dir: t.root, parent: filepath.Join(t.root, t.parent), write: write}
 	for _, name := range controllers(true) {
 		if slices.Contains(has, name) {
 			h.controllers = append(h.controllers, name)
@@ -32,7 +32,7 @@ func (t *Tree) findV2() error {
 
 // delegate makes the controllers available below every directory from the root
 // to the parent. The kernel refuses that in a group with processes of its own,
-// the root excepted.
+// the root of the whole tree excepted.
 func (h hierarchy) delegate() error {
 	const op = "cgroup.Create"
 	if len(h.controllers) == 0 {
@@ -59,9 +59,14 @@ func (h hierarchy) delegate() error {
 		if len(enable) == 0 {
 			continue
 		}
-		err = write(control, strings.Join(enable, " "))
+		if err := vacate(dir); err != nil {
+			return notPermitted(op, err)
+		}
+		err = h.write(control, strings.Join(enable, " "))
 		if errors.Is(err, syscall.EBUSY) {
-			return cove.E(cove.Unavailable, op, err, "limits need a cgroup without processes of its own: start the server with another parent group, or move it to a sub-group")
+			others, _ := words(filepath.Join(dir, procsFile)) // for the operator only
+			return cove.E(cove.Unavailable, op, fmt.Errorf("processes %v: %w", others, err),
+				"limits need a cgroup without processes of others: run the server as the only process of its container, or as a service with a cgroup of its own")
 		}
 		if err != nil {
 			return notPermitted(op, fmt.Errorf("enabling controllers: %w", err))

@@ -27,13 +27,14 @@ func newDoctor(s streams) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "doctor",
 		Short: "Say what this host lacks",
-		Long:  "Look at this host and say what keeps sandboxes from running on it, or from running well.",
-		Args:  noArgs,
+		Long: `Look at this host and say what keeps sandboxes from running on it, or from running well.
+As root it also tries what a sandbox needs, a network slot and a cgroup, and removes both again.`,
+		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if output != "table" && output != "json" {
 				return fmt.Errorf("output %q: want table or json; %w", output, errUsage)
 			}
-			return doctor(s, output, examine(setting(c, "data-dir", "COVE_DATA_DIR")))
+			return doctor(s, output, examine(c.Context(), setting(c, "data-dir", "COVE_DATA_DIR")))
 		},
 	}
 	addDataDir(c)

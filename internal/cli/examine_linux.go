@@ -1,22 +1,29 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/cgroup"
+	"github.com/cove-sandbox/cove/internal/network"
 )
 
-// examine looks at the host; it changes nothing.
-func examine(dataDir string) []finding {
+// examine looks at the host. What it tries, it takes away again.
+func examine(ctx context.Context, dataDir string) []finding {
 	return []finding{
-		examineUser(), examinePrograms(), examineCgroups(), examineNetwork(),
+		examineUser(), examinePrograms(), examineCgroups(ctx), examineNetwork(ctx), examineForwarding(ctx),
 		examineBootstrap(), examineDisk(dataDir), examineMaps(), examineHugePages(),
 	}
 }
@@ -40,44 +47,92 @@ func examinePrograms() finding {
 	return f
 }
 
-func examineCgroups() finding {
-	f := finding{Check: "cgroups", Status: ok}
-	if content, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
-		f.Detail = "version 2"
-		return lacking(f, func(name string) bool { return strings.Contains(string(content), name) }, "cpu", "memory", "pids")
-	}
-	f.Detail = "version 1"
-	return lacking(f, func(name string) bool {
-		_, err := os.Stat("/sys/fs/cgroup/" + name)
-		return err == nil
-	}, "cpu", "memory", "pids")
-}
+// trialName is the name of a server that exists for the examination only.
+func trialName() string { return "doctor-" + strconv.Itoa(os.Getpid()) }
 
-func lacking(f finding, has func(string) bool, names ...string) finding {
-	var missing []string
-	for _, name := range names {
-		if !has(name) {
-			missing = append(missing, name)
-		}
+func examineCgroups(ctx context.Context) finding {
+	f := finding{Check: "cgroups", Status: ok, Detail: "version 1"}
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		f.Detail = "version 2"
 	}
+	tree, err := cgroup.New(cgroup.Config{Parent: "cove-" + trialName()})
+	if err != nil {
+		return f.failed(err, "mount cgroups, as systemd does")
+	}
+	missing := slices.DeleteFunc(tree.Missing(), func(name string) bool {
+		return name != "cpu" && name != "memory" && name != "pids" // the others limit nothing
+	})
 	if len(missing) > 0 {
 		f.Status, f.Advice = warning, "mount the controllers "+strings.Join(missing, ", ")+": without them sandboxes are not limited"
 	}
+	if os.Geteuid() != 0 {
+		return f.untried()
+	}
+	if err := tree.Try(ctx); err != nil {
+		return f.failed(err, "without cgroups no sandbox starts")
+	}
+	f.Detail += "; a group with limits can be made"
 	return f
 }
 
-func examineNetwork() finding {
-	f := finding{Check: "network", Status: ok, Detail: "nftables can be reached"}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+func examineNetwork(ctx context.Context) finding {
+	f := finding{Check: "network", Status: ok}
+	if os.Geteuid() != 0 {
+		f.Detail = "a namespace, links and rules"
+		return f.untried()
+	}
+	err := network.Try(ctx, network.Config{Instance: trialName(), Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
-		f.Status, f.Detail, f.Advice = failure, "the kernel has no nftables", "load the kernel modules nf_tables, nft_masq and veth"
+		return f.failed(err, "as root, with the kernel modules veth, nf_tables, nft_ct, nft_limit, nft_connlimit and nft_masq, it should work")
+	}
+	f.Detail = "a namespace, links and rules can be made"
+	return f
+}
+
+func examineForwarding(ctx context.Context) finding {
+	f := finding{Check: "forwarding"}
+	if os.Geteuid() != 0 {
+		f.Detail = "other firewalls"
+		return f.untried()
+	}
+	return forwarding(network.Firewalls(ctx))
+}
+
+// forwarding says what other firewalls do to sandboxes. They start without
+// internet too, but it is not what anybody wants.
+func forwarding(walls []network.Firewall, err error) finding {
+	f := finding{Check: "forwarding", Status: ok, Detail: "no other firewall keeps sandboxes from the internet"}
+	if len(walls) == 0 && err != nil {
+		f.Status, f.Detail = warning, err.Error()
+		f.Advice = "if sandboxes have no internet, let the firewall forward from and to interfaces cove*"
 		return f
 	}
-	unix.Close(fd)
-	if rules, err := os.ReadFile("/proc/net/ip_tables_names"); err == nil && strings.Contains(string(rules), "filter") {
-		f.Status, f.Detail = warning, "iptables rules are in use beside nftables"
-		f.Advice = "if sandboxes have no internet, let iptables forward from and to links named cove*"
+	if len(walls) == 0 {
+		return f
 	}
+	var names, commands []string
+	for _, w := range walls {
+		names, commands = append(names, w.Name), append(commands, w.Remedy...)
+	}
+	f.Status, f.Detail = failure, "sandboxes have no internet, their packets are dropped by "+strings.Join(names, " and ")
+	f.Advice = strings.Join(commands, "; ")
+	return f
+}
+
+// untried marks a finding for which this process would have to be root.
+func (f finding) untried() finding {
+	f.Status, f.Detail, f.Advice = warning, f.Detail+"; not tried", "run cove doctor as root"
+	return f
+}
+
+// failed marks a finding whose trial failed. What the error says to others says
+// best what to do; else there is the advice.
+func (f finding) failed(err error, advice string) finding {
+	f.Status, f.Advice = failure, advice
+	if kind, msg := cove.Describe(err); kind != cove.Internal {
+		f.Advice = msg
+	}
+	f.Detail = strings.ReplaceAll(err.Error(), "\n", "; ")
 	return f
 }
 

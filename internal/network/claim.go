@@ -58,7 +58,7 @@ func (p *Pool) claimed() ([]int, error) {
 	var indices []int
 	for _, entry := range entries {
 		index, err := strconv.Atoi(entry.Name())
-		if err != nil || index < 0 || index >= p.capacity() {
+		if err != nil || index < 0 {
 			continue
 		}
 		mine, err := p.owns(index)

@@ -33,6 +33,7 @@ type dnsServer struct {
 	work   sync.WaitGroup
 	slots  chan struct{} // a token per query in progress
 	conns  chan struct{} // a token per TCP connection
+	rate   *queryRate
 }
 
 // openDNS opens the sockets in the slot's namespace and serves them.
@@ -40,6 +41,7 @@ func (p *Pool) openDNS(s *Slot) (*dnsServer, error) {
 	d := &dnsServer{
 		slots: make(chan struct{}, maxQueries),
 		conns: make(chan struct{}, maxDNSConns),
+		rate:  newQueryRate(),
 		answerer: answerer{
 			allowed:   s.internet.Load,
 			resolvers: p.resolvers,
@@ -86,10 +88,13 @@ func (d *dnsServer) serveUDP() {
 			}
 			continue
 		}
+		if d.rate.take() > 0 {
+			continue // the client asks again
+		}
 		select {
 		case d.slots <- struct{}{}:
 		default:
-			continue // the client asks again
+			continue
 		}
 		query := append([]byte(nil), buf[:n]...)
 		d.work.Go(func() {
@@ -158,6 +163,9 @@ func (d *dnsServer) serveConn(conn net.Conn) {
 		}
 		query := make([]byte, size)
 		if _, err := io.ReadFull(conn, query); err != nil {
+			return
+		}
+		if !d.rate.wait(d.ctx) {
 			return
 		}
 		select {

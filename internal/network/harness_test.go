@@ -72,6 +72,10 @@ func prepareHost() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
 	}
+	// A new namespace has this from the machine the tests run on.
+	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("0"), 0); err != nil {
+		return err
+	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
@@ -190,11 +194,14 @@ func config(t *testing.T) network.Config {
 
 // start runs a pool; stop ends it and is called by the test's end at the latest.
 // What is left on the host then is removed.
-func start(t *testing.T, cfg network.Config) (p *network.Pool, stop func()) {
+func start(t *testing.T, cfg network.Config, prepare ...func(*network.Pool)) (p *network.Pool, stop func()) {
 	t.Helper()
 	p, err := network.New(cfg)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, do := range prepare {
+		do(p)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

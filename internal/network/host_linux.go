@@ -2,38 +2,33 @@ package network
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	cove "github.com/cove-sandbox/cove"
 )
 
-const (
-	maxMTU = 1500 // what the rest of the internet takes
-
-	// settle is how long after a change the host's configuration is read again:
-	// one change comes as many messages.
-	settle = 200 * time.Millisecond
-)
+const maxMTU = 1500 // what the rest of the internet takes
 
 // hostState is what the host's rules and settings are made from.
 type hostState struct {
 	denied  []netip.Prefix // what no sandbox reaches, sorted, none inside another
 	uplinks []string       // interfaces that packets leave through, sorted
+	guarded []string       // those of them that forward for nobody but sandboxes, sorted
 	mtu     int            // of slots
 }
 
 func (h hostState) equal(o hostState) bool {
-	return slices.Equal(h.denied, o.denied) && slices.Equal(h.uplinks, o.uplinks) && h.mtu == o.mtu
+	return slices.Equal(h.denied, o.denied) && slices.Equal(h.uplinks, o.uplinks) &&
+		slices.Equal(h.guarded, o.guarded) && h.mtu == o.mtu
 }
 
 // observe reads the host's addresses and routes.
@@ -62,7 +57,43 @@ func (p *Pool) observe() (hostState, error) {
 	if err != nil {
 		return hostState{}, err
 	}
-	return hostState{denied: widest(denied), uplinks: uplinks, mtu: mtu}, nil
+	state := hostState{denied: widest(denied), uplinks: uplinks, mtu: mtu}
+	routes, err := routesForOthers(uplinks)
+	if !routes {
+		state.guarded = uplinks
+	}
+	return state, err
+}
+
+// routesForOthers reports whether somebody wants this host to be a router, for
+// virtual machines, containers or a network. If nobody does, switching
+// forwarding on for the uplinks must not make it one for its neighbours.
+func routesForOthers(uplinks []string) (bool, error) {
+	const conf = "/proc/sys/net/ipv4/conf"
+	on := func(path string) (bool, error) {
+		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) { // the interface went away
+			return false, nil
+		}
+		return strings.TrimSpace(string(text)) == "1", err
+	}
+	if yes, err := on("/proc/sys/net/ipv4/ip_forward"); yes || err != nil {
+		return yes, err
+	}
+	links, err := os.ReadDir(conf)
+	if err != nil {
+		return false, fmt.Errorf("listing the host's interfaces: %w", err)
+	}
+	for _, link := range links {
+		name := link.Name()
+		if name == "all" || name == "default" || strings.HasPrefix(name, hostLinkPrefix) || slices.Contains(uplinks, name) {
+			continue
+		}
+		if yes, err := on(filepath.Join(conf, name, "forwarding")); yes || err != nil {
+			return yes, err
+		}
+	}
+	return false, nil
 }
 
 // uplinks finds the interfaces that routes with a gateway, and default routes,
@@ -141,96 +172,4 @@ func widest(prefixes []netip.Prefix) []netip.Prefix {
 		}
 	}
 	return kept
-}
-
-// refresh brings the host's rules and settings up to date.
-func (p *Pool) refresh() error {
-	state, err := p.observe()
-	if err != nil {
-		return err
-	}
-	// Every time, for other programs reset them: forwarding is decided by the
-	// interface a packet comes in by, and replies come in by these.
-	for _, name := range state.uplinks {
-		if err := setSysctls(sysctl{"ipv4/conf/" + name + "/forwarding", "1", true}); err != nil {
-			return notPermitted("network.refresh", err)
-		}
-	}
-	p.mu.Lock()
-	same := state.equal(p.host)
-	p.mu.Unlock()
-	if same {
-		return nil
-	}
-	if err := p.installHostRules(state.denied); err != nil {
-		return err
-	}
-	p.mu.Lock()
-	p.host = state
-	p.mu.Unlock()
-	return nil
-}
-
-// watch returns a channel that gets a value some time after the host's
-// addresses or routes changed. It is closed once ctx is done and nothing of the
-// watch is left.
-func watch(ctx context.Context) (<-chan struct{}, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, fmt.Errorf("opening a netlink socket: %w", err)
-	}
-	socket := os.NewFile(uintptr(fd), "netlink")
-	groups := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE}
-	if err := unix.Bind(fd, groups); err != nil {
-		socket.Close()
-		return nil, fmt.Errorf("watching the host's addresses: %w", err)
-	}
-	changed := make(chan struct{}, 1)
-	stop := context.AfterFunc(ctx, func() { socket.Close() })
-	go func() {
-		defer close(changed)
-		defer stop()
-		buf := make([]byte, os.Getpagesize())
-		for {
-			// What changed does not matter, nor does losing messages (ENOBUFS).
-			_, err := socket.Read(buf)
-			if err != nil && !errors.Is(err, unix.ENOBUFS) {
-				return
-			}
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
-		}
-	}()
-	return changed, nil
-}
-
-// follow refreshes after changes until ctx is done.
-func (p *Pool) follow(ctx context.Context, changed <-chan struct{}) {
-	var due <-chan time.Time // nil: nothing to do
-	for {
-		select {
-		case _, ok := <-changed:
-			if !ok {
-				if ctx.Err() == nil {
-					p.cfg.Log.Warn("changes of the host's addresses are no longer noticed")
-				}
-				<-ctx.Done()
-				return
-			}
-			if due == nil { // not later with every change, or it never comes
-				due = time.After(settle)
-			}
-		case <-due:
-			due = nil
-			if err := p.refresh(); err != nil {
-				p.cfg.Log.Warn("following a change of the host's addresses failed", "err", err)
-			}
-		case <-ctx.Done():
-			for range changed { // until the watch has ended
-			}
-			return
-		}
-	}
 }

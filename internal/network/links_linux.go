@@ -42,7 +42,8 @@ func (p *Pool) build(ctx context.Context, s *Slot) (err error) {
 	if err := p.configureHostEnd(s); err != nil {
 		return err
 	}
-	if err := inNetNS(s.NetNS, func() error { return configureInside(s) }); err != nil {
+	rules := slotRules{denied: s.denied, limits: p.limits(), policy: Policy{Internet: true}}
+	if err := inNetNS(s.NetNS, func() error { return configureInside(s, rules) }); err != nil {
 		return err
 	}
 	return ctx.Err()
@@ -58,6 +59,7 @@ func addUplink(s *Slot) error {
 	defer ns.Close()
 	link := veth(s.hostLink, uplink, s.MTU)
 	link.PeerNamespace = netlink.NsFd(ns.Fd())
+	link.HardwareAddr, link.PeerHardwareAddr = uplinkAddrs(s.Index)
 	switch err := netlink.LinkAdd(link); {
 	case errors.Is(err, unix.EEXIST):
 		return errTaken
@@ -102,7 +104,7 @@ func (p *Pool) configureHostEnd(s *Slot) error {
 
 // configureInside runs in the slot's namespace. The rules come before the links
 // are up.
-func configureInside(s *Slot) error {
+func configureInside(s *Slot, rules slotRules) error {
 	if err := setSysctls(
 		sysctl{"ipv6/conf/all/disable_ipv6", "1", true},
 		sysctl{"ipv6/conf/default/disable_ipv6", "1", true},
@@ -118,7 +120,7 @@ func configureInside(s *Slot) error {
 	if err := netlink.LinkAdd(pair); err != nil {
 		return fmt.Errorf("creating the inside link: %w", err)
 	}
-	if err := installSlotRules(s); err != nil {
+	if err := installSlotRules(s, rules); err != nil {
 		return err
 	}
 	for _, l := range []struct {

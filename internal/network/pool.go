@@ -12,21 +12,22 @@ import (
 	"github.com/cove-sandbox/cove/internal/undo"
 )
 
-// retry is how long the pool waits after it failed to make a slot in advance.
-const retry = 5 * time.Second
-
 // A Pool makes, keeps and removes the slots of one server. Its methods may be
 // called from any goroutine.
 type Pool struct {
 	cfg       Config
 	resolvers *resolvers
+	limits    func() flowLimits // of a slot made now
+	retry     time.Duration     // after something failed that the pool does of its own accord
+
+	fingerprint string // of the host's rules in force, used by refresh alone; empty: not known
 
 	ready chan struct{} // closed by Run once the host's table is in force
 	ended chan struct{} // closed by Run when it takes no more requests
 	want  chan struct{} // tells the filler that a slot was taken
 
 	mu      sync.Mutex
-	host    hostState
+	host    hostState // what the rules in force are made from
 	started bool
 	idle    []*Slot        // newest last; in live too
 	live    map[int]*Slot  // slots of this process
@@ -44,6 +45,8 @@ func New(cfg Config) (*Pool, error) {
 	return &Pool{
 		cfg:       cfg,
 		resolvers: newResolvers(cfg.ResolvConf),
+		limits:    hostFlowLimits,
+		retry:     retry,
 		ready:     make(chan struct{}),
 		ended:     make(chan struct{}),
 		want:      make(chan struct{}, 1),
@@ -57,8 +60,8 @@ func (p *Pool) Ready() <-chan struct{} { return p.ready }
 
 // Run puts the host's rules in force, replacing those of an earlier run, and
 // keeps Warm slots ready until ctx is done. Then it removes the slots nobody
-// uses. Those in use stay, without DNS, and so do the rules. It may be called
-// once. The error is Unavailable if this host or process cannot do networking,
+// uses. Those in use stay, without DNS, and so do the rules that they need;
+// without such slots the rules go too. It may be called once. The error is Unavailable if this host or process cannot do networking,
 // and Invalid if it uses the slots' addresses itself.
 func (p *Pool) Run(ctx context.Context) error {
 	if err := p.start(); err != nil {
@@ -82,7 +85,7 @@ func (p *Pool) Run(ctx context.Context) error {
 			}
 			return err
 		}
-		p.warnOfFirewalls()
+		p.warnOfFirewalls(ctx)
 		close(p.ready)
 		work.Go(func() { p.fill(ctx) })
 		p.follow(ctx, changed)
@@ -123,17 +126,25 @@ func (p *Pool) stop(ctx context.Context) error {
 	for _, s := range used {
 		s.dns.close()
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.leave())...)
 }
 
-func (p *Pool) warnOfFirewalls() {
-	tables, err := closedForwarding()
+// leave removes the host's rules if no slot of this server is left.
+func (p *Pool) leave() error {
+	indices, err := p.claimed()
+	if err != nil || len(indices) > 0 {
+		return err
+	}
+	return p.removeHostRules()
+}
+
+func (p *Pool) warnOfFirewalls(ctx context.Context) {
+	walls, err := Firewalls(ctx)
 	if err != nil {
 		p.cfg.Log.Warn("looking for other firewalls failed", "err", err)
-		return
 	}
-	if len(tables) > 0 {
-		p.cfg.Log.Warn("another firewall drops forwarded packets by default: let interfaces cove* pass in it, or sandboxes have no internet", "tables", tables)
+	for _, w := range walls {
+		p.cfg.Log.Warn("another firewall drops what sandboxes send to the internet", "firewall", w.Name, "remedy", w.Remedy)
 	}
 }
 
@@ -162,7 +173,7 @@ func (p *Pool) fill(ctx context.Context) {
 			p.cfg.Log.Warn("making a network slot in advance failed", "err", err)
 		}
 		select {
-		case <-time.After(retry):
+		case <-time.After(p.retry):
 		case <-ctx.Done():
 			return
 		}
@@ -269,10 +280,16 @@ func (p *Pool) Adopt(ctx context.Context, index int, policy Policy) (_ *Slot, er
 	if err := p.inspect(found); err != nil {
 		return nil, cove.E(cove.NotFound, op, err, "network slot %d is broken", index)
 	}
-	found.internet.Store(!policy.Internet) // not known: set it whatever it is
-	if err := p.SetPolicy(ctx, found, policy); err != nil {
-		return nil, err
+	// All of its rules: an earlier version of this program may have made them,
+	// and the host have changed since.
+	p.mu.Lock()
+	found.denied = p.host.denied
+	p.mu.Unlock()
+	rules := slotRules{denied: found.denied, limits: p.limits(), policy: policy}
+	if err := inNetNS(found.NetNS, func() error { return installSlotRules(found, rules) }); err != nil {
+		return nil, fmt.Errorf("renewing the rules of slot %d: %w", index, err)
 	}
+	found.internet.Store(policy.Internet)
 	if found.dns, err = p.openDNS(found); err != nil {
 		return nil, err
 	}
@@ -320,7 +337,7 @@ func (p *Pool) makeAt(ctx context.Context, index int) (_ *Slot, err error) {
 
 	s := p.slotAt(index)
 	p.mu.Lock()
-	s.MTU = p.host.mtu
+	s.MTU, s.denied = p.host.mtu, p.host.denied
 	p.mu.Unlock()
 	if err := p.build(ctx, s); err != nil {
 		return nil, err

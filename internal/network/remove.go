@@ -3,9 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"io/fs"
-	"os"
-	"syscall"
 )
 
 // Release removes a slot. It may be called after Run has ended, and again if it
@@ -23,12 +20,17 @@ func (p *Pool) Release(_ context.Context, s *Slot) error {
 	err := p.raze(s)
 
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	delete(p.busy, s.Index)
 	if err == nil {
 		delete(p.live, s.Index)
 	}
-	return err
+	p.mu.Unlock()
+	select {
+	case <-p.ended:
+		return errors.Join(err, p.leave())
+	default:
+		return err
+	}
 }
 
 // raze removes a slot and then its claim: a crash in between leaves what Sweep
@@ -84,7 +86,8 @@ func (p *Pool) sweep(index int) error {
 
 // RemoveHost removes everything this server has on the host: all its slots, with
 // or without sandboxes, and its table. It is for uninstalling, when Run is not
-// running. Forwarding stays switched on: others may have come to rely on it.
+// running; it needs nothing of the server but its name. Forwarding stays
+// switched on: others may have come to rely on it.
 func (p *Pool) RemoveHost(ctx context.Context) error {
 	p.mu.Lock()
 	var mine []*Slot
@@ -96,10 +99,6 @@ func (p *Pool) RemoveHost(ctx context.Context) error {
 	for _, s := range mine {
 		errs = append(errs, p.Release(ctx, s))
 	}
-	errs = append(errs, p.Sweep(ctx, nil), p.removeHostRules())
-	err := os.Remove(p.cfg.LockDir) // if this was the last server here
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTEMPTY) {
-		errs = append(errs, err)
-	}
+	errs = append(errs, p.Sweep(ctx, nil), p.removeStrayLinks(), p.removeHostRules(), p.removeLockDir())
 	return errors.Join(errs...)
 }

@@ -2,15 +2,19 @@ package network
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
+const tablePrefix = "cove-"
+
 // tableName is the host's table of this server, and the alias of its links.
-func (p *Pool) tableName() string { return "cove-" + p.cfg.Instance }
+func (p *Pool) tableName() string { return tablePrefix + p.cfg.Instance }
 
 // specialRanges are the IPv4 ranges that are not the public internet: this
 // network, private use (RFC 1918), shared address space, loopback, link-local
@@ -28,40 +32,87 @@ func specialRanges() []netip.Prefix {
 }
 
 // installHostRules replaces the host's table in one step. Connections survive
-// that: their translations are not in the table. It works in the namespace of
-// the process.
-func (p *Pool) installHostRules(denied []netip.Prefix) error {
+// that: their translations are not in the table. It returns the fingerprint of
+// what is in force now. It works in the namespace of the process.
+func (p *Pool) installHostRules(state hostState) (fingerprint string, err error) {
 	r, err := newRuleset()
 	if err != nil {
-		return err
+		return "", err
 	}
 	t := r.replaceTable(nftables.TableFamilyINet, p.tableName())
 	filter := func(at *nftables.ChainHook) *hook {
 		return &hook{nftables.ChainTypeFilter, at, nftables.ChainPriorityFilter, nftables.ChainPolicyAccept, ""}
 	}
-	var deny [][]expr.Any
-	for _, prefix := range denied {
-		deny = append(deny, rule(destination(prefix), drop()))
-	}
-	r.chain(t, "denied", nil, deny...)
+	r.chain(t, deniedChain, nil, denials(state.denied)...)
 	r.chain(t, "from-slots", nil,
 		rule(ipv6(), drop()),
 		rule(known(), accept()),
 		rule(invalid(), drop()),
-		rule(jump("denied")),
+		rule(jump(deniedChain)),
 		rule(clampMSS()),
 		rule(accept()))
-	r.chain(t, "forward", filter(nftables.ChainHookForward),
+	forward := [][]expr.Any{
 		rule(outSlot(), known(), accept()),
 		rule(outSlot(), drop()), // from other slots as from elsewhere
-		rule(inSlot(), jump("from-slots")))
+		rule(inSlot(), jump("from-slots")),
+	}
+	for _, name := range state.guarded {
+		// Out by the way it came in is no routing: so it looks when the
+		// interface is a bridge and its ports talk to each other.
+		forward = append(forward, rule(in(name), outNot(linkName(name)), drop()))
+	}
+	r.chain(t, "forward", filter(nftables.ChainHookForward), forward...)
 	r.chain(t, "input", filter(nftables.ChainHookInput),
 		rule(inSlot(), known(), accept()),
 		rule(inSlot(), drop()))
 	r.chain(t, "postrouting",
 		&hook{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, nftables.ChainPolicyAccept, ""},
 		rule(source(p.cfg.Prefix), outNotSlot(), masquerade()))
-	return r.commit("network.installHostRules")
+	if err := r.commit("network.installHostRules"); err != nil {
+		return "", err
+	}
+	fingerprint, rules, err := p.readHostRules()
+	if err != nil {
+		return "", err
+	}
+	if rules != r.rules {
+		return "", fmt.Errorf("the host's rules were changed at once: %d of %d are there", rules, r.rules)
+	}
+	return fingerprint, nil
+}
+
+// readHostRules tells one state of the host's table from others: the kernel
+// numbers the rules of a table as they come. The fingerprint is empty if there
+// is no table.
+func (p *Pool) readHostRules() (fingerprint string, rules int, err error) {
+	conn, err := nftables.New()
+	if err != nil {
+		return "", 0, err
+	}
+	chains, err := list(func() ([]*nftables.Chain, error) { return conn.ListChainsOfTableFamily(nftables.TableFamilyINet) })
+	if err != nil {
+		return "", 0, fmt.Errorf("listing the host's chains: %w", err)
+	}
+	var b strings.Builder
+	for _, c := range chains {
+		if c.Table.Name != p.tableName() {
+			continue
+		}
+		fmt.Fprintf(&b, "%s %s", c.Name, c.Type)
+		if c.Hooknum != nil && c.Policy != nil {
+			fmt.Fprintf(&b, " %d %d", *c.Hooknum, *c.Policy)
+		}
+		found, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return "", 0, fmt.Errorf("listing the host's rules: %w", err)
+		}
+		for _, r := range found {
+			fmt.Fprintf(&b, " %d/%d", r.Handle, len(r.Exprs))
+		}
+		rules += len(found)
+		b.WriteString("\n")
+	}
+	return b.String(), rules, nil
 }
 
 // removeHostRules removes the host's table; it is not an error if there is none.
@@ -75,26 +126,4 @@ func (p *Pool) removeHostRules() error {
 		return notPermitted("network.removeHostRules", err)
 	}
 	return nil
-}
-
-// closedForwarding names the tables of other programs that drop forwarded
-// packets unless told otherwise. An accept of ours does not overrule them.
-func closedForwarding() ([]string, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, err
-	}
-	chains, err := conn.ListChains()
-	if err != nil {
-		return nil, err
-	}
-	var tables []string
-	for _, c := range chains {
-		v4 := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyINet
-		if v4 && c.Type == nftables.ChainTypeFilter && c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward &&
-			c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
-			tables = append(tables, c.Table.Name)
-		}
-	}
-	return tables, nil
 }

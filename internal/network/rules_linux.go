@@ -50,10 +50,12 @@ func out(link string) match { return meta(expr.MetaKeyOIFNAME, linkName(link)) }
 func inSlot() match  { return meta(expr.MetaKeyIIFNAME, []byte(hostLinkPrefix)) }
 func outSlot() match { return meta(expr.MetaKeyOIFNAME, []byte(hostLinkPrefix)) }
 
-func outNotSlot() match {
+func outNotSlot() match { return outNot([]byte(hostLinkPrefix)) }
+
+func outNot(name []byte) match {
 	return match{
 		&expr.Meta{Key: expr.MetaKeyOIFNAME, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte(hostLinkPrefix)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: name},
 	}
 }
 
@@ -86,24 +88,52 @@ func frame(etherType uint16, offset uint32, sender netip.Addr) match {
 
 func protocol(proto byte) match { return meta(expr.MetaKeyL4PROTO, []byte{proto}) }
 
-func toPort(port uint16) match {
+// toPort and fromPort match TCP and UDP.
+func toPort(port uint16) match   { return portAt(2, port) }
+func fromPort(port uint16) match { return portAt(0, port) }
+
+func portAt(offset uint32, port uint16) match {
 	return match{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: 2},
 		equal(1, binary.BigEndian.AppendUint16(nil, port)),
 	}
 }
 
-// tracked matches packets whose connection is in one of the states.
-func tracked(states uint32) match {
+// tracked matches packets whose connection has one of the bits set.
+func tracked(key expr.CtKey, bits uint32) match {
 	return match{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, states), Xor: make([]byte, 4)},
+		&expr.Ct{Key: key, Register: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binary.NativeEndian.AppendUint32(nil, bits), Xor: make([]byte, 4)},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 	}
 }
 
-func invalid() match { return tracked(expr.CtStateBitINVALID) }
-func known() match   { return tracked(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED) }
+func invalid() match { return tracked(expr.CtKeySTATE, expr.CtStateBitINVALID) }
+func known() match {
+	return tracked(expr.CtKeySTATE, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
+}
+
+// confirmed matches every packet of a flow but those until the first has left:
+// unlike known it does not wait for a reply, which some protocols never send.
+func confirmed() match {
+	const ipsConfirmed = 1 << 3 // enum ip_conntrack_status, linux/netfilter/nf_conntrack_common.h
+	return tracked(expr.CtKeySTATUS, ipsConfirmed)
+}
+
+// faster matches packets in excess of a rate.
+func faster(perSecond, burst int) match {
+	return match{&expr.Limit{
+		Type: expr.LimitTypePkts, Rate: uint64(perSecond), Unit: expr.LimitTimeSecond, Burst: uint32(burst), Over: true,
+	}}
+}
+
+// moreThan counts the flow of a packet, until that flow has ended, and matches
+// if there are too many.
+func moreThan(flows int) match {
+	return match{&expr.Connlimit{Count: uint32(flows), Flags: expr.NFT_CONNLIMIT_F_INV}}
+}
+
+func notrack() match { return match{&expr.Notrack{}} }
 
 // reply matches packets that go against the direction their connection was
 // opened in.
@@ -141,18 +171,28 @@ func dnat(to netip.Addr) match {
 	}
 }
 
-// ruleset collects changes that the kernel makes all at once or not at all.
-type ruleset struct {
-	conn *nftables.Conn
+// denials are the rules of a chain that drops what goes to one of the prefixes.
+func denials(prefixes []netip.Prefix) [][]expr.Any {
+	var rules [][]expr.Any
+	for _, p := range prefixes {
+		rules = append(rules, rule(destination(p), drop()))
+	}
+	return rules
 }
 
-func newRuleset() (ruleset, error) {
+// ruleset collects changes that the kernel makes all at once or not at all.
+type ruleset struct {
+	conn  *nftables.Conn
+	rules int // how many were added
+}
+
+func newRuleset() (*ruleset, error) {
 	conn, err := nftables.New()
-	return ruleset{conn}, err
+	return &ruleset{conn: conn}, err
 }
 
 // replaceTable empties the table of that name and creates it if need be.
-func (r ruleset) replaceTable(family nftables.TableFamily, name string) *nftables.Table {
+func (r *ruleset) replaceTable(family nftables.TableFamily, name string) *nftables.Table {
 	t := &nftables.Table{Family: family, Name: name}
 	r.conn.AddTable(t)
 	r.conn.DelTable(t)
@@ -169,23 +209,29 @@ type hook struct {
 }
 
 // chain adds a chain with its rules; a nil hook means that others jump to it.
-func (r ruleset) chain(t *nftables.Table, name string, h *hook, rules ...[]expr.Any) {
+func (r *ruleset) chain(t *nftables.Table, name string, h *hook, rules ...[]expr.Any) {
 	c := &nftables.Chain{Table: t, Name: name}
 	if h != nil {
 		c.Type, c.Hooknum, c.Priority, c.Policy, c.Device = h.kind, h.at, h.priority, &h.policy, h.device
 	}
 	r.conn.AddChain(c)
+	r.fill(c, rules...)
+}
+
+// fill adds rules to a chain.
+func (r *ruleset) fill(c *nftables.Chain, rules ...[]expr.Any) {
+	r.rules += len(rules)
 	for _, exprs := range rules {
-		r.conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: exprs})
+		r.conn.AddRule(&nftables.Rule{Table: c.Table, Chain: c, Exprs: exprs})
 	}
 }
 
 // commit makes the changes in the calling thread's namespace.
-func (r ruleset) commit(op string) error {
+func (r *ruleset) commit(op string) error {
 	err := r.conn.Flush()
 	for _, missing := range []error{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOENT, unix.EAFNOSUPPORT} {
 		if errors.Is(err, missing) {
-			return cove.E(cove.Unavailable, op, err, "sandbox networking needs nftables with connection tracking and NAT, which this kernel lacks")
+			return cove.E(cove.Unavailable, op, err, "sandbox networking needs nftables with connection tracking, connection limits and NAT, which this kernel lacks")
 		}
 	}
 	return notPermitted(op, err)

@@ -29,6 +29,14 @@ func hardwareAddr(of netip.Addr) net.HardwareAddr {
 	return net.HardwareAddr{0x02, 0xc0, 0x7e, 0x00, 0x00, of.As4()[3]}
 }
 
+// uplinkAddrs are the link addresses of the two ends of a slot's uplink, on the
+// host and in the slot. They are given, not random, because udev replaces random
+// ones when it first sees a link, by which time the slot may be in use.
+func uplinkAddrs(index int) (host, slot net.HardwareAddr) {
+	a, b, c := byte(index>>16), byte(index>>8), byte(index) // an index has 22 bits at most
+	return net.HardwareAddr{0x06, 0xc0, 0x7e, a, b, c}, net.HardwareAddr{0x0a, 0xc0, 0x7e, a, b, c}
+}
+
 const (
 	insideBits = 30
 	slotBits   = 30 // each slot has four addresses of Config.Prefix
@@ -38,8 +46,8 @@ const (
 // other link: the host's rules match it.
 const hostLinkPrefix = "cove"
 
-// A Slot is a network namespace prepared for one sandbox. Its fields do not
-// change.
+// A Slot is a network namespace prepared for one sandbox. Its exported fields do
+// not change.
 type Slot struct {
 	Index     int          // unique on the host while the slot exists
 	NetNS     string       // path of the namespace
@@ -53,6 +61,8 @@ type Slot struct {
 	hostLink string      // its name
 	internet atomic.Bool // the policy as DNS sees it
 	dns      *dnsServer  // set before the slot is handed out; closed by Release or Run
+
+	denied []netip.Prefix // in its rules; guarded by Pool.mu once the slot is live
 }
 
 // slotAt describes the slot of an index; it need not exist.

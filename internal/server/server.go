@@ -56,6 +56,9 @@ type Config struct {
 	Resources    cove.Resources // of sandboxes of the base template; zero: control's default
 }
 
+// lockFile is the file in the data directory that a running server holds.
+const lockFile = "cove.lock"
+
 // Server is one server. It runs once.
 type Server struct {
 	cfg Config
@@ -66,6 +69,7 @@ type Server struct {
 	edge     net.Listener // nil without EdgeListen
 
 	network      *network.Pool
+	groups       *cgroup.Tree
 	orchestrator *orchestrator.Orchestrator
 	control      *control.Control
 	builder      *builder.Builder
@@ -84,12 +88,14 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 	if err := s.assemble(ctx); err != nil {
 		return err
 	}
-	return run.Group(ctx,
+	err = run.Group(ctx,
 		run.Actor{Name: "network", Run: s.network.Run},
 		run.Actor{Name: "sandboxes", Run: s.orchestrator.Run},
 		run.Actor{Name: "control", Run: s.control.Run},
 		run.Actor{Name: "http", Run: s.http.run},
 	)
+	// Sandboxes that run on keep theirs.
+	return errors.Join(err, s.groups.Leave(context.WithoutCancel(ctx)))
 }
 
 // open takes what can be taken by one server only: the data directory and the
@@ -110,7 +116,7 @@ func (s *Server) open(ctx context.Context) (err error) {
 		return fmt.Errorf("the data directory cannot be found: %w", err)
 	}
 	cfg = s.cfg
-	if s.unlock, err = lock(filepath.Join(cfg.DataDir, "cove.lock")); err != nil {
+	if s.unlock, err = lock(filepath.Join(cfg.DataDir, lockFile)); err != nil {
 		return err
 	}
 	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
@@ -164,11 +170,10 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.network, err = network.New(network.Config{Instance: instance, Warm: cfg.WarmSlots, Log: cfg.Log}); err != nil {
 		return err
 	}
-	groups, err := cgroup.New(cgroup.Config{Parent: "cove-" + instance})
-	if err != nil {
+	if s.groups, err = cgroup.New(cgroup.Config{Parent: "cove-" + instance}); err != nil {
 		return err
 	}
-	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, StateDir: filepath.Join("/run/cove", instance), Log: cfg.Log})
+	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, StateDir: stateDir(instance), Log: cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -189,7 +194,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	}
 	s.orchestrator, err = orchestrator.New(orchestrator.Config{
 		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
-		Engine: engine, Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{groups},
+		Engine: engine, Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
 		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens}, Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
 	})
 	if err != nil {

@@ -27,7 +27,7 @@ func Dir(t testing.TB, names ...string) string {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 10*time.Minute) // clean-ups build too
 	defer cancel()
 	root := run(t, exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}"))
 	version := run(t, exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", "gvisor.dev/gvisor"))

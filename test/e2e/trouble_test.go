@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cove-sandbox/cove/internal/server"
 	"github.com/cove-sandbox/cove/test/stand"
 )
 
@@ -82,5 +83,31 @@ func TestTakenAddress(t *testing.T) {
 	}
 	if entries, _ := os.ReadDir(second.Dir); len(entries) > 1 { // its lock
 		t.Errorf("a server that could not start left %v", entries)
+	}
+}
+
+func TestUninstall(t *testing.T) {
+	s := stand.Start(t)
+	s.Create(t, nil)
+	if out, err := s.Command(t, "uninstall", "--yes"); err == nil || !strings.Contains(out, "another cove serve") {
+		t.Errorf("while the server runs: %v %s", err, out)
+	}
+	s.Terminate(t)
+	if out, err := s.Command(t, "uninstall"); err == nil || !strings.Contains(out, "--yes") {
+		t.Errorf("without --yes: %v %s", err, out)
+	}
+	if out, err := s.Command(t, "uninstall", "--yes"); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	for what, n := range census(t, s) {
+		if n > 0 && what != "sandbox directories" {
+			t.Errorf("%s: %d left", what, n)
+		}
+	}
+	instance := server.InstanceOf(s.Dir)
+	for _, pattern := range []string{"/run/cove/" + instance, "/sys/fs/cgroup/*/cove-" + instance} {
+		if left, _ := filepath.Glob(pattern); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
 	}
 }

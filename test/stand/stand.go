@@ -153,6 +153,16 @@ func (s *Server) TryRun(t testing.TB) error {
 	}
 }
 
+// Command runs another command of the program on the server's data directory
+// and returns what it prints.
+func (s *Server) Command(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	program := filepath.Join(binaries.Dir(t, "cove"), "cove")
+	cmd := exec.CommandContext(t.Context(), program, append(args, "--data-dir", s.Dir)...)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // PID returns the server's process.
 func (s *Server) PID() int { return s.cmd.Process.Pid }
 
