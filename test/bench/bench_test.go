@@ -70,6 +70,8 @@ func BenchmarkFigures(b *testing.B) {
 	files(b, s, sb)
 	memory(b, sb)
 	sb.Kill(b)
+	pauses(b, s)
+	forks(b, s)
 }
 
 func lifecycle(b *testing.B, s *stand.Server) {
