@@ -3,8 +3,8 @@
 //
 // It is part of no server and knows nothing of hosts; package envdclient is the
 // host's side, and package paths what both know. Only cmd/cove-envd imports it.
-// It is loaded in every sandbox, so it imports little, and between requests it
-// does nothing: it has no tickers and polls nothing.
+// It is loaded in every sandbox, so it imports little, and while nothing runs in
+// the sandbox but itself it does nothing: it has no tickers and polls nothing.
 //
 // A Daemon's Run owns all goroutines and waits for them. Everything is done as
 // root; the user of a call decides who owns what comes of it.
@@ -16,11 +16,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/cove-sandbox/cove/internal/envd/account"
 	"github.com/cove-sandbox/cove/internal/envd/files"
 	"github.com/cove-sandbox/cove/internal/envd/filesystem"
+	"github.com/cove-sandbox/cove/internal/envd/guard"
 	"github.com/cove-sandbox/cove/internal/envd/ports"
 	"github.com/cove-sandbox/cove/internal/envd/process"
 	"github.com/cove-sandbox/cove/internal/envd/reap"
@@ -38,6 +41,7 @@ type Config struct {
 	Path     string            // PATH of processes; empty: the usual directories
 	Orphans  bool              // collect orphans, as the first process must
 	OOMScore int               // oom_score_adj of processes; 0: as the daemon's
+	Guard    bool              // end processes before memory ends, as gVisor does not
 	Passwd   string            // empty: /etc/passwd
 	Group    string            // empty: /etc/group
 
@@ -66,6 +70,7 @@ type Daemon struct {
 	contents  *files.Handler
 	tunnels   *ports.Tunnels
 	cpu       *cpuMeter
+	guard     *guard.Guard // nil without one
 }
 
 // New checks cfg and allocates; it starts nothing.
@@ -89,6 +94,12 @@ func New(cfg Config) (*Daemon, error) {
 		OOMScore: cfg.OOMScore, Stall: cfg.Stall, Retain: cfg.Retain, Grace: cfg.Grace,
 	})
 	d.files = filesystem.New(filesystem.Config{Users: users, Settings: d.settings, Log: cfg.Log})
+	if cfg.Guard {
+		d.guard = guard.New(guard.Config{
+			Children: d.reaper, Log: cfg.Log, Self: os.Getpid(), Proc: "/proc",
+			Measure: guard.Sysinfo, Signal: syscall.Kill, Sleep: guard.Sleep,
+		})
+	}
 	d.contents = files.New(files.Config{Users: users, Settings: d.settings, Log: cfg.Log})
 	return d, nil
 }
@@ -101,13 +112,16 @@ func defaultTo(s *string, v string) {
 
 // Run serves until ctx is done, then ends what runs in the sandbox.
 func (d *Daemon) Run(ctx context.Context) error {
-	return run.Group(ctx,
-		run.Actor{Name: "reaper", Run: d.reaper.Run},
+	actors := []run.Actor{{Name: "reaper", Run: d.reaper.Run}}
+	if d.guard != nil {
+		actors = append(actors, run.Actor{Name: "guard", Run: d.guard.Run})
+	}
+	return run.Group(ctx, append(actors,
 		run.Actor{Name: "processes", Run: d.processes.Run},
 		run.Actor{Name: "filesystem", Run: d.files.Run},
 		run.Actor{Name: "tunnels", Run: d.tunnels.Run},
 		run.Actor{Name: "http", Run: d.serve},
-	)
+	)...)
 }
 
 // serve answers requests until ctx is done, which ends all streams.

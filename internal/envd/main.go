@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/cove-sandbox/cove/internal/envd/guard"
 	"github.com/cove-sandbox/cove/internal/envd/paths"
 )
 
@@ -77,6 +78,12 @@ func serve(ctx context.Context, listen string, stdout, stderr io.Writer) error {
 		Orphans:      os.Getpid() == 1,
 		SetClock:     setClock,
 		Markers:      boot.Mark,
+	}
+	if cfg.Orphans && guard.Needed() {
+		cfg.Guard = true
+		if err := limit(); err != nil {
+			cfg.Log.Warn("something has no limit of its own", "err", err)
+		}
 	}
 	if protect() {
 		cfg.OOMScore = userOOMScore

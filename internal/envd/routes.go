@@ -14,19 +14,19 @@ import (
 	"github.com/cove-sandbox/cove/internal/gen/process/processconnect"
 )
 
-// guard says what a route asks its callers for.
-type guard int
+// access says what a route asks its callers for.
+type access int
 
 const (
-	byToken   guard = iota // the access token, if the sandbox has one
-	byNothing              // nothing; the handler may ask for something itself
-	byControl              // the control token
+	byToken   access = iota // the access token, if the sandbox has one
+	byNothing               // nothing; the handler may ask for something itself
+	byControl               // the control token
 )
 
 // A route is one method and path of the plain HTTP part.
 type route struct {
 	method, path string
-	guard        guard
+	access       access
 	handle       http.HandlerFunc
 }
 
@@ -62,7 +62,7 @@ func (d *Daemon) Routes() []string {
 func (d *Daemon) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range d.routes() {
-		mux.Handle(r.method+" "+r.path, d.guarded(r.guard, r.handle))
+		mux.Handle(r.method+" "+r.path, d.guarded(r.access, r.handle))
 	}
 	options := []connect.HandlerOption{
 		// Compressing costs more than the few steps to the client's machine.
@@ -80,13 +80,13 @@ func (d *Daemon) Handler() http.Handler {
 	return cors(mux)
 }
 
-// guarded lets only those through who have what g asks for.
-func (d *Daemon) guarded(g guard, next http.Handler) http.Handler {
+// guarded lets only those through who have what a asks for.
+func (d *Daemon) guarded(a access, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
-		case g == byToken && !d.settings.Get().Authorized(r.Header.Get(paths.TokenHeader)):
+		case a == byToken && !d.settings.Get().Authorized(r.Header.Get(paths.TokenHeader)):
 			reply.Errorf(http.StatusUnauthorized, "unauthorized access, please provide a valid access token or method signing if supported").Write(w)
-		case g == byControl && !d.controls(r):
+		case a == byControl && !d.controls(r):
 			reply.Errorf(http.StatusUnauthorized, "this route is for the host of the sandbox").Write(w)
 		default:
 			next.ServeHTTP(w, r)

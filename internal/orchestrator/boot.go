@@ -50,8 +50,11 @@ var bootSteps = []struct {
 	{"identity", (*booting).identity},
 }
 
-// overhead is what the engine itself needs beside the sandbox's own memory.
-const overhead = 160 // MiB
+// overhead is what the engine may take beside the sandbox's own memory: its own
+// tens of MiB, and room for the daemon's guard to act in when a program inside
+// takes memory, or makes processes, faster than it can look. It is a limit and
+// reserves nothing.
+const overhead = 384 // MiB
 
 // Create implements node.Node.
 func (o *Orchestrator) Create(ctx context.Context, spec cove.Spec) error {

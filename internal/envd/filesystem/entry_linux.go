@@ -14,9 +14,31 @@ import (
 	pb "github.com/cove-sandbox/cove/internal/gen/filesystem"
 )
 
+// owners are the names of owners and groups, as far as they were asked for. In a
+// large directory it is mostly the same ones, and each look at the user database
+// takes two system calls.
+type owners struct {
+	users *account.Directory
+	known map[[2]uint32][2]string
+}
+
+func (s *Service) owners() owners {
+	return owners{s.cfg.Users, map[[2]uint32][2]string{}}
+}
+
+func (o owners) names(uid, gid uint32) (owner, group string) {
+	names, ok := o.known[[2]uint32{uid, gid}]
+	if !ok {
+		owner, group := o.users.Names(uid, gid)
+		names = [2]string{text(owner), text(group)}
+		o.known[[2]uint32{uid, gid}] = names
+	}
+	return names[0], names[1]
+}
+
 // entryOf describes the file at path. Of a symbolic link, type and mode are
 // those of the file it leads to; clients rely on it.
-func entryOf(users *account.Directory, path string) (*pb.EntryInfo, error) {
+func entryOf(who owners, path string) (*pb.EntryInfo, error) {
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, err
@@ -31,8 +53,7 @@ func entryOf(users *account.Directory, path string) (*pb.EntryInfo, error) {
 		ModifiedTime: timestamppb.New(info.ModTime()),
 	}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		owner, group := users.Names(st.Uid, st.Gid)
-		entry.Owner, entry.Group = text(owner), text(group)
+		entry.Owner, entry.Group = who.names(st.Uid, st.Gid)
 	}
 	if info.Mode()&fs.ModeSymlink != 0 {
 		target, err := filepath.EvalSymlinks(path)

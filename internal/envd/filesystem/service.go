@@ -16,7 +16,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 
 	"connectrpc.com/connect"
@@ -95,7 +97,7 @@ func (s *Service) Stat(_ context.Context, req *connect.Request[pb.StatRequest]) 
 
 // stat is entry with the error a client gets.
 func (s *Service) stat(path string) (*pb.EntryInfo, error) {
-	entry, err := entryOf(s.cfg.Users, path)
+	entry, err := entryOf(s.owners(), path)
 	switch {
 	case missing(err):
 		return nil, fail(connect.CodeNotFound, "file not found: %s", path)
@@ -230,28 +232,63 @@ func directory(path string) (fs.FileInfo, error) {
 // list adds the entries of dir, which exists or did a moment ago; the root is
 // the empty string here. What vanishes meanwhile is left out.
 func (s *Service) list(ctx context.Context, out *pb.ListDirResponse, dir string, depth uint32) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	children, err := os.ReadDir(dir + "/")
 	if err != nil && !missing(err) {
 		return fail(connect.CodeInternal, "error reading directory %s: %w", dir, err)
 	}
-	for _, child := range children {
-		path := dir + "/" + child.Name()
-		entry, err := entryOf(s.cfg.Users, path)
-		if missing(err) {
+	entries, err := s.describe(ctx, dir, children)
+	if err != nil {
+		return err
+	}
+	for i, child := range children {
+		if entries[i] == nil {
 			continue
 		}
-		if err != nil {
-			return fail(connect.CodeInternal, "error getting file info: %w", err)
-		}
-		out.Entries = append(out.Entries, entry)
+		out.Entries = append(out.Entries, entries[i])
 		if child.IsDir() && depth > 1 {
-			if err := s.list(ctx, out, path, depth-1); err != nil {
+			if err := s.list(ctx, out, dir+"/"+child.Name(), depth-1); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// fewChildren are described faster by one than by several.
+const fewChildren = 512
+
+// describe returns the entries of the children of dir, nil for one that is gone.
+func (s *Service) describe(ctx context.Context, dir string, children []fs.DirEntry) ([]*pb.EntryInfo, error) {
+	entries := make([]*pb.EntryInfo, len(children))
+	parts := 1
+	if len(children) > fewChildren {
+		parts = runtime.GOMAXPROCS(0)
+	}
+	errs := make([]error, parts)
+	var workers sync.WaitGroup
+	for part := range parts {
+		from, to := part*len(children)/parts, (part+1)*len(children)/parts
+		workers.Go(func() {
+			who := s.owners()
+			for i := from; i < to && errs[part] == nil; i++ {
+				entry, err := entryOf(who, dir+"/"+children[i].Name())
+				switch {
+				case err == nil:
+					entries[i] = entry
+				case !missing(err):
+					errs[part] = fail(connect.CodeInternal, "error getting file info: %w", err)
+				}
+				if err := ctx.Err(); err != nil {
+					errs[part] = err
+				}
+			}
+		})
+	}
+	workers.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
 }

@@ -13,9 +13,12 @@ package reap
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -31,26 +34,117 @@ type Reaper struct {
 	// that took over the number of one that has ended.
 	mu       sync.Mutex
 	children map[int]chan syscall.WaitStatus // guarded by mu
+	starts   atomic.Uint64                   // children that were started
+	kin      atomic.Bool                     // something may be running; written under mu
+
+	// Lock order: entry, then mu, then forking; Hold leaves out mu.
+	entry   sync.Mutex // held while nothing may be started
+	forking sync.Mutex // held between fork and exec
+
+	groupsMu sync.Mutex       // held for no longer than it takes
+	groups   map[int]struct{} // guarded by groupsMu; of the children, while they have members
+
+	started chan struct{} // gets a value, if it has room, when kin becomes true
 }
 
 // New returns a Reaper. Only the first process of a sandbox collects orphans;
 // another would steal the statuses that the rest of its program waits for.
 func New(orphans bool) *Reaper {
-	return &Reaper{orphans: orphans, children: map[int]chan syscall.WaitStatus{}}
+	return &Reaper{orphans: orphans, children: map[int]chan syscall.WaitStatus{}, groups: map[int]struct{}{}, started: make(chan struct{}, 1)}
 }
 
-// Start starts a program as syscall.StartProcess does. The channel gets the
-// process's status once, within Run, as soon as it has ended.
+// Any reports whether there is a process that Start started or, if orphans are
+// collected, any of their descendants: one of them is always a child here. It
+// never waits.
+func (r *Reaper) Any() bool { return r.kin.Load() }
+
+// Started returns a channel that gets a value when Any may have become true. It
+// is for one receiver.
+func (r *Reaper) Started() <-chan struct{} { return r.started }
+
+// Start starts a program as syscall.StartProcess does, with attr asking for a
+// process group or a session of its own. The channel gets the process's status
+// once, within Run, as soon as it has ended.
 func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
+	r.entry.Lock()
+	r.entry.Unlock() // only to wait: without mu, so that the ended are collected meanwhile
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.forking.Lock()
 	pid, _, err := syscall.StartProcess(path, argv, attr)
+	r.forking.Unlock()
 	if err != nil {
 		return 0, nil, err
 	}
 	status := make(chan syscall.WaitStatus, 1)
 	r.children[pid] = status
+	r.addGroup(pid)
+	r.starts.Add(1)
+	if !r.kin.Swap(true) {
+		select {
+		case r.started <- struct{}{}:
+		default: // it has not been received since the last time; once is enough
+		}
+	}
 	return pid, status, nil
+}
+
+// Starts returns how many processes were started. It never waits.
+func (r *Reaper) Starts() uint64 { return r.starts.Load() }
+
+// Groups returns the process groups that Start made and that may still have
+// members, in no order. It does not wait for anything.
+func (r *Reaper) Groups() []int {
+	r.groupsMu.Lock()
+	defer r.groupsMu.Unlock()
+	return slices.Collect(maps.Keys(r.groups))
+}
+
+// manyGroups is how many groups there may be before those are looked for whose
+// last members were orphans.
+const manyGroups = 256
+
+func (r *Reaper) addGroup(id int) {
+	r.groupsMu.Lock()
+	defer r.groupsMu.Unlock()
+	if len(r.groups) >= manyGroups {
+		maps.DeleteFunc(r.groups, func(id int, _ struct{}) bool { return empty(id) })
+	}
+	r.groups[id] = struct{}{}
+}
+
+// empty reports whether a process group has no members.
+func empty(group int) bool { return errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) }
+
+func (r *Reaper) removeGroup(id int) {
+	r.groupsMu.Lock()
+	defer r.groupsMu.Unlock()
+	delete(r.groups, id)
+}
+
+// Hold waits until no child is between fork and exec, and makes Start wait until
+// Release.
+func (r *Reaper) Hold() {
+	r.entry.Lock()
+	r.forking.Lock()
+}
+
+// TryHold is Hold if that need not wait, and otherwise false.
+func (r *Reaper) TryHold() bool {
+	if !r.entry.TryLock() {
+		return false
+	}
+	if !r.forking.TryLock() {
+		r.entry.Unlock()
+		return false
+	}
+	return true
+}
+
+// Release is the end of Hold.
+func (r *Reaper) Release() {
+	r.forking.Unlock()
+	r.entry.Unlock()
 }
 
 // Signal sends sig to a process that Start started; ErrGone if it has ended.
@@ -82,33 +176,47 @@ func (r *Reaper) collect() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.orphans {
-		for pid := -1; ; {
-			if ended := r.wait(pid); ended <= 0 {
+		for {
+			_, err := r.wait(-1)
+			if errors.Is(err, syscall.ECHILD) {
+				r.kin.Store(false)
+			}
+			if err != nil {
 				return
 			}
 		}
 	}
 	for pid := range r.children {
-		r.wait(pid)
+		r.wait(pid) // that it still runs is no failure
 	}
+	r.kin.Store(len(r.children) > 0)
 }
 
+var errRunning = errors.New("nobody has ended")
+
 // wait waits for pid without blocking, hands the status on and returns who it
-// was; 0 or less if there was nobody. r.mu is held.
-func (r *Reaper) wait(pid int) int {
+// was. The error is errRunning if there are children but none has ended.
+// r.mu is held.
+func (r *Reaper) wait(pid int) (int, error) {
 	var status syscall.WaitStatus
 	for {
 		ended, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
 		if errors.Is(err, syscall.EINTR) {
 			continue
 		}
-		if err != nil || ended <= 0 {
-			return -1
+		if err != nil {
+			return 0, err
+		}
+		if ended <= 0 {
+			return 0, errRunning
 		}
 		if waiting, ok := r.children[ended]; ok {
 			delete(r.children, ended)
 			waiting <- status
 		}
-		return ended
+		if empty(ended) {
+			r.removeGroup(ended)
+		}
+		return ended, nil
 	}
 }
