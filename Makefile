@@ -32,7 +32,12 @@ test: deps build ## run all tests, those with real sandboxes and real SDKs too
 bench: deps build ## measure; one JSON line a figure on standard output
 	@$(GO) test -run '^$$' -bench Figures -benchtime 1x -timeout 30m ./test/bench | grep '^{'
 
+MINUTES ?= 10
+soak: deps build ## random operations and crashes, for MINUTES=10; SEED=n repeats a run
+	@scripts/deps test
+	$(GO) test -count=1 -v -timeout $$(($(MINUTES) + 15))m ./test/soak -minutes $(MINUTES) $(if $(SEED),-seed $(SEED))
+
 generate: ## generate internal/gen from spec/
 	$(GO) generate ./spec
 
-.PHONY: help build deps demo test bench generate
+.PHONY: help build deps demo test bench soak generate

@@ -49,6 +49,10 @@ func testCommandLine(t *testing.T, s *stand.Server, e2b string) {
 		{"sandbox info " + sb.ID + " --format json", sb.ID, 0},
 		{"sandbox exec " + sb.ID + " -- echo from the sandbox", "from the sandbox", 0},
 		{"sandbox exec " + sb.ID + " -- exit 7", "", 7},
+		{"sandbox pause " + sb.ID, sb.ID, 0},
+		{"sandbox list --state paused --format json", sb.ID, 0},
+		{"sandbox resume " + sb.ID, sb.ID, 0},
+		{"sandbox exec " + sb.ID + " -- echo it goes on", "it goes on", 0},
 	} {
 		args := strings.Split(c.args, " ")
 		out, err := command(t, s, home, e2b, args...)

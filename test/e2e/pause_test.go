@@ -94,7 +94,7 @@ func TestPause(t *testing.T) {
 		sb := s.Create(t, nil)
 		pause(t, s, sb)
 		sb.Kill(t)
-		for what, n := range census(t, s) {
+		for what, n := range s.Census(t) {
 			if n > 0 && !strings.HasPrefix(what, "mounts") {
 				t.Errorf("%s: %d left", what, n)
 			}

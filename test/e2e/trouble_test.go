@@ -36,7 +36,7 @@ func TestFullDisk(t *testing.T) {
 	if status != http.StatusInsufficientStorage || !strings.Contains(message, "disk is full") || strings.Contains(message, s.Dir) {
 		t.Errorf("on a full disk: %d %q", status, message)
 	}
-	for what, n := range census(t, s) {
+	for what, n := range s.Census(t) {
 		if n > 0 && what != "mounts in the data directory" {
 			t.Errorf("%s: %d left behind", what, n)
 		}
@@ -99,7 +99,7 @@ func TestUninstall(t *testing.T) {
 	if out, err := s.Command(t, "uninstall", "--yes"); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
-	for what, n := range census(t, s) {
+	for what, n := range s.Census(t) {
 		if n > 0 && what != "sandbox directories" {
 			t.Errorf("%s: %d left", what, n)
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"testing"
@@ -29,31 +30,41 @@ func (s *Server) Do(t testing.TB, method, path string, body any) (int, map[strin
 // send makes a request to the API and returns status and body.
 func (s *Server) send(t testing.TB, method, path string, body any) (int, []byte) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	status, content, err := s.Attempt(ctx, method, path, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return status, content
+}
+
+// Attempt makes a request to the API of a server that may die meanwhile, and
+// returns status and body.
+func (s *Server) Attempt(ctx context.Context, method, path string, body any) (int, []byte, error) {
 	var in io.Reader
 	if body != nil {
 		content, err := json.Marshal(body)
 		if err != nil {
-			t.Fatal(err)
+			return 0, nil, err
 		}
 		in = bytes.NewReader(content)
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, s.URL+path, in)
 	if err != nil {
-		t.Fatal(err)
+		return 0, nil, err
 	}
 	req.Header.Set("X-API-Key", s.Key)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, path, err)
+		return 0, nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
 	defer resp.Body.Close()
 	content, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, path, err)
+		return 0, nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	return resp.StatusCode, content
+	return resp.StatusCode, content, nil
 }
 
 // List returns the identifiers of the running sandboxes.
@@ -101,6 +112,9 @@ func (s *Server) Create(t testing.TB, request map[string]any) *Sandbox {
 	token, _ := answer["envdAccessToken"].(string)
 	return &Sandbox{ID: answer["sandboxID"].(string), Token: token, server: s}
 }
+
+// Sandbox returns a sandbox that somebody else created.
+func (s *Server) Sandbox(id, token string) *Sandbox { return &Sandbox{ID: id, Token: token, server: s} }
 
 // Kill ends the sandbox.
 func (sb *Sandbox) Kill(t testing.TB) {

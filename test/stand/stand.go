@@ -34,6 +34,8 @@ type Server struct {
 	Env  []string // more of its environment; set before Run
 	args []string
 
+	programs string // where they lie; set by the first launch
+
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process is gone
 	log  *log
@@ -104,22 +106,20 @@ func (s *Server) Run(t testing.TB) {
 	}
 }
 
-// TryRun is Run for a server that may fail to start; the error is its output.
-func (s *Server) TryRun(t testing.TB) error {
+// launch starts the program.
+func (s *Server) launch(t testing.TB) error {
 	t.Helper()
-	programs := binaries.Dir(t, "cove", "cove-runsc", "cove-envd")
+	if s.programs == "" {
+		s.programs = binaries.Dir(t, "cove", "cove-runsc", "cove-envd")
+	}
 	args := append([]string{"serve", "--data-dir", s.Dir, "--listen", "127.0.0.1:0", "--log-level", "debug"}, s.args...)
-	s.cmd = exec.Command(filepath.Join(programs, "cove"), args...)
+	s.cmd = exec.Command(filepath.Join(s.programs, "cove"), args...)
 	s.cmd.Env = append(os.Environ(), s.Env...)
 	if s.log == nil {
 		s.log = &log{}
 	}
 	s.cmd.Stdout, s.cmd.Stderr = s.log, s.log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
-	// The credentials file is written before the server answers; an old one
-	// may name an old address.
-	credentials := filepath.Join(s.Dir, server.CredentialsFile)
-	before, _ := os.Stat(credentials)
 	if err := s.cmd.Start(); err != nil {
 		return err
 	}
@@ -128,6 +128,34 @@ func (s *Server) TryRun(t testing.TB) error {
 		_ = s.cmd.Wait() // its status is asked for where it matters
 		close(s.done)
 	}()
+	return nil
+}
+
+// RunBriefly starts the server and kills it after a while, whether it answers
+// by then or not.
+func (s *Server) RunBriefly(t testing.TB, while time.Duration) {
+	t.Helper()
+	if err := s.launch(t); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-s.done:
+		t.Errorf("the server ended by itself:\n%s", s.log)
+	case <-time.After(while):
+	}
+	s.Kill(t)
+}
+
+// TryRun is Run for a server that may fail to start; the error is its output.
+func (s *Server) TryRun(t testing.TB) error {
+	t.Helper()
+	// The credentials file is written before the server answers; an old one
+	// may name an old address.
+	credentials := filepath.Join(s.Dir, server.CredentialsFile)
+	before, _ := os.Stat(credentials)
+	if err := s.launch(t); err != nil {
+		return err
+	}
 	deadline := time.After(startLimit)
 	for tick := time.NewTicker(20 * time.Millisecond); ; <-tick.C {
 		select {

@@ -10,13 +10,14 @@ import pty from './matrix/pty.mjs'
 import files from './matrix/files.mjs'
 import git from './matrix/git.mjs'
 import sandbox from './matrix/sandbox.mjs'
+import lifecycle from './matrix/lifecycle.mjs'
 
 const sbx = await e2b.Sandbox.create({ timeoutMs: 600_000, envs: { GREETING: 'hello', WHO: 'all' } })
 try {
   const methods = await methodsOf(sbx)
   print({ methods: [...methods] })
   const run = new Run(sbx, methods)
-  for (const cases of [commands, pty, files, git, sandbox]) await run.all(cases)
+  for (const cases of [commands, pty, files, git, sandbox, lifecycle]) await run.all(cases)
 } finally {
   await sbx.kill()
 }

@@ -149,7 +149,7 @@ def methods_of(classes):
 
 
 async def main(flavour):
-    for name in ("commands", "pty", "files", "git", "sandbox"):
+    for name in ("commands", "pty", "files", "git", "sandbox", "lifecycle"):
         importlib.import_module(f"matrix.{name}")
     sbx = await got(flavour.sandbox.create(timeout=600, envs={"GREETING": "hello", "WHO": "all"}))
     try:

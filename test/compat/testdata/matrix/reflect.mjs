@@ -24,9 +24,8 @@ function hidden(bundledName) {
 // method, or the part of a class that a behaviour rests on.
 export function declares(what) {
   const [type, name] = what.split('.')
-  const body = new RegExp(`^(?:export )?(?:declare )?(?:interface|class) ${type}\\b[^]*?^}`, 'm').exec(declarations)
-  if (!body) throw new Error(`the package declares no type ${type}`)
-  return new RegExp(`^\\s+(?:private |protected |readonly )*${name}\\??[:;]`, 'm').test(body[0])
+  const body = new RegExp(`^(?:export )?(?:declare )?(?:interface|class|type) ${type}\\b[^]*?^}`, 'm').exec(declarations)
+  return body !== null && new RegExp(`^\\s+(?:private |protected |readonly )*${name}\\??[:;]`, 'm').test(body[0])
 }
 
 function publicOf(start, end) {

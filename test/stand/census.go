@@ -1,0 +1,75 @@
+package stand
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cove-sandbox/cove/internal/server"
+)
+
+// Census counts what sandboxes of a server may leave on the host. Idle network
+// slots are the server's own and are let out. Other servers may run beside it.
+func (s *Server) Census(t testing.TB) map[string]int {
+	t.Helper()
+	instance := server.InstanceOf(s.Dir)
+	c := map[string]int{}
+	cmdlines, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, path := range cmdlines {
+		line, err := os.ReadFile(path)
+		if err == nil && bytes.HasPrefix(line, []byte("runsc")) && bytes.Contains(line, []byte("/run/cove/"+instance)) {
+			c["engine processes"]++
+		}
+	}
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(stat, fmt.Appendf(nil, ") Z %d ", s.PID())) {
+			c["zombies"]++
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c["mounts in the data directory"] = strings.Count(string(mounts), s.Dir)
+	for what, pattern := range map[string]string{
+		"cgroups (version 1)": "/sys/fs/cgroup/*/cove-" + instance + "/i*",
+		"cgroups (version 2)": "/sys/fs/cgroup/cove-" + instance + "/i*",
+		"sandbox directories": filepath.Join(s.Dir, "sandboxes", "*"),
+		"snapshots":           filepath.Join(s.Dir, "snapshots", "*"), // unfinished ones too
+		"control sockets":     "/run/cove/" + instance + "/*",
+	} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c[what] = len(found)
+	}
+	return c
+}
+
+// Slots counts a server's network slots: claims and links.
+func (s *Server) Slots(t testing.TB) (claims, links int) {
+	t.Helper()
+	instance := server.InstanceOf(s.Dir)
+	entries, _ := filepath.Glob("/run/cove/slots/*")
+	for _, entry := range entries {
+		if owner, err := os.Readlink(entry); err == nil && owner == instance {
+			claims++
+		}
+	}
+	aliases, _ := filepath.Glob("/sys/class/net/cove*/ifalias")
+	for _, path := range aliases {
+		if alias, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(alias)) == "cove-"+instance {
+			links++
+		}
+	}
+	if claims == 0 || links == 0 {
+		t.Fatalf("the count of slots is blind: %d claims, %d links", claims, links)
+	}
+	return claims, links
+}
