@@ -39,6 +39,7 @@ type process struct {
 	input   *input   // where SendInput writes; never nil
 
 	abandon     chan struct{} // closed when the end of the output is not waited for
+	reaped      chan struct{} // closed once the process has ended and been collected
 	abandonOnce sync.Once
 
 	deadline *time.Timer // kills; nil without one
@@ -116,6 +117,7 @@ func (p *process) follow(status <-chan syscall.WaitStatus) {
 	}()
 
 	end := <-status
+	close(p.reaped)
 	// The terminal goes with the process it was opened for, whatever else still
 	// holds it: that is what a hang-up is.
 	if p.pty == nil {

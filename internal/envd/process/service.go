@@ -127,7 +127,7 @@ func (s *Service) List(_ context.Context, req *connect.Request[pb.ListRequest]) 
 }
 
 // SendSignal signals the process itself, not its group.
-func (s *Service) SendSignal(_ context.Context, req *connect.Request[pb.SendSignalRequest]) (*connect.Response[pb.SendSignalResponse], error) {
+func (s *Service) SendSignal(ctx context.Context, req *connect.Request[pb.SendSignalRequest]) (*connect.Response[pb.SendSignalResponse], error) {
 	if _, err := s.user(req.Header()); err != nil {
 		return nil, err
 	}
@@ -144,7 +144,25 @@ func (s *Service) SendSignal(_ context.Context, req *connect.Request[pb.SendSign
 	if err := p.signal(syscall.Signal(sig)); err != nil && !errors.Is(err, reap.ErrGone) {
 		return nil, connect.NewError(connect.CodeInternal, fmt.Errorf("error sending signal: %w", err))
 	}
+	if sig == pb.Signal_SIGNAL_SIGKILL {
+		p.awaitEnd(ctx)
+	}
 	return connect.NewResponse(&pb.SendSignalResponse{}), nil
+}
+
+// killTime is how long the answer to a kill waits for the process to be gone.
+const killTime = 2 * time.Second
+
+// awaitEnd waits until the process has ended and been collected, so that who
+// killed it does not find it there any more.
+func (p *process) awaitEnd(ctx context.Context) {
+	limit := time.NewTimer(killTime)
+	defer limit.Stop()
+	select {
+	case <-p.reaped:
+	case <-limit.C:
+	case <-ctx.Done():
+	}
 }
 
 // Update resizes a terminal.

@@ -64,6 +64,7 @@ func (s *Service) start(ctx context.Context, u account.User, req *pb.StartReques
 		hub:     newHub(s.cfg.Stall),
 		reaper:  s.cfg.Reaper,
 		abandon: make(chan struct{}),
+		reaped:  make(chan struct{}),
 	}
 	l := p.hub.listen()
 	ends, err := open(p, u.UID, req)
