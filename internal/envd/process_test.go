@@ -417,11 +417,11 @@ func TestKill(t *testing.T) {
 	_, err = d.process.SendSignal(t.Context(), connect.NewRequest(&process.SendSignalRequest{Process: r.sel(), Signal: 1}))
 	wantCode(t, err, connect.CodeUnimplemented, "invalid signal")
 	d.kill(r, process.Signal_SIGNAL_SIGKILL)
+	if err := syscall.Kill(int(r.pid), 0); err != syscall.ESRCH {
+		t.Errorf("after the answer to its kill the process is still there: %v", err)
+	}
 	res, _ := r.wait()
 	wantEnd(t, res, ended(-1, "signal: killed"))
-	if err := syscall.Kill(int(r.pid), 0); err != syscall.ESRCH {
-		t.Errorf("after its end the process is still there: %v", err)
-	}
 	_, err = d.process.SendSignal(t.Context(), connect.NewRequest(&process.SendSignalRequest{Process: r.sel(), Signal: process.Signal_SIGNAL_SIGKILL}))
 	wantCode(t, err, connect.CodeNotFound, "not found")
 }
