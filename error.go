@@ -42,6 +42,7 @@ func (k Kind) String() string {
 // the host, an address, SQL or another error's text.
 type Error struct {
 	Kind Kind
+	Code string // a name for programs to tell errors of one kind apart by; may be empty
 	Op   string // "orchestrator.Create"
 	Msg  string
 	Err  error // the cause; may be nil
@@ -65,6 +66,22 @@ func (e *Error) Unwrap() error { return e.Err }
 // E returns an Error whose message is for the caller. cause may be nil.
 func E(kind Kind, op string, cause error, format string, args ...any) error {
 	return &Error{Kind: kind, Op: op, Msg: fmt.Sprintf(format, args...), Err: cause}
+}
+
+// Coded gives err, if it is an Error, a name that programs know it by.
+func Coded(err error, code string) error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		e.Code = code
+	}
+	return err
+}
+
+// CodeOf returns the name programs know err by; empty if it has none.
+func CodeOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.Code
+	}
+	return ""
 }
 
 // Describe returns what a caller may see of err. An error that is not an *Error

@@ -10,7 +10,8 @@ type NewSandbox struct {
 	Metadata map[string]string
 	Env      map[string]string
 	Secure   bool
-	Internet *bool // nil: not said, which means yes
+	Internet *bool  // nil: not said, which means yes
+	Key      string // the same request, repeated with the same key, makes one sandbox; empty: it is not repeated
 
 	OnTimeout  OnTimeout // empty: KillOnTimeout
 	FilesOnly  bool      // a pause at the end leaves memory out
@@ -55,4 +56,32 @@ type SandboxPage struct {
 	Sandboxes []Sandbox
 	Next      Cursor // zero: this is the last page
 	Running   int    // how many of the team's sandboxes run, filter or not
+}
+
+// Pause says how a sandbox is to be paused.
+type Pause struct {
+	FilesOnly bool // leave its memory out
+	Strict    bool // refuse if the daemon inside does not answer
+}
+
+// Resume says how a paused sandbox is to go on.
+type Resume struct {
+	Timeout   time.Duration // from the moment it runs
+	FilesOnly bool          // start it on its files, whatever memory was saved
+	OnTimeout OnTimeout     // empty: as it was
+}
+
+// NewSnapshot is a request to keep a snapshot of a running sandbox.
+type NewSnapshot struct {
+	Name      string // [namespace/]alias[:tag]; empty: it is known by its identifier
+	FilesOnly bool
+}
+
+// KeyedRequest is a request to make a sandbox that its caller may repeat.
+type KeyedRequest struct {
+	Team      TeamID
+	Key       string
+	Digest    string // of what was asked for
+	Sandbox   SandboxID
+	ClaimedAt time.Time
 }

@@ -89,6 +89,7 @@ type Spec struct {
 	EndAt     time.Time         // its time is up then; the node itself sees to it
 	OnTimeout OnTimeout         // what the node does then: end it, or tell who will pause it
 	Snapshot  SnapshotID        // what to go on from; empty: a fresh start
+	Unused    bool              // nobody will use it: its daemon is not told who it is
 	User      string            // default user of processes and files
 	Workdir   string            // default working directory; empty: the user's home
 }
@@ -114,6 +115,12 @@ type Sandbox struct {
 	Lifecycle Lifecycle
 	Snapshot  SnapshotID // of a sandbox that is Pausing, Paused or Resuming; else empty
 	FilesOnly bool       // Snapshot has no memory
+	// Unresponsive says that the daemon in Snapshot did not answer when it was
+	// taken: its memory would bring that back.
+	Unresponsive  bool
+	SnapshotBytes int64  // of Snapshot on disk
+	User          string // default user of processes and files; its template's when it was made
+	Workdir       string // default working directory; empty: the user's home
 }
 
 // Clone returns a copy that shares no memory with s.

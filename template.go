@@ -27,11 +27,21 @@ const (
 // BaseTemplate is the alias of the template every installation has.
 const BaseTemplate = "base"
 
+// Source is what made a template.
+type Source string
+
+// The sources of templates.
+const (
+	FromRecipe  Source = "recipe"  // builds
+	FromSandbox Source = "sandbox" // snapshots that its owner took of sandboxes
+)
+
 // Template is the record of a template.
 type Template struct {
 	ID        TemplateID
 	Team      TeamID // empty: offered to every team by the installation
-	Alias     string
+	Alias     string // unique within the team; the identifier if it was given no name
+	Source    Source
 	Public    bool
 	CreatedAt time.Time
 }
@@ -48,7 +58,16 @@ type Build struct {
 	Workdir   string
 	CreatedAt time.Time
 	EndedAt   time.Time // zero while it runs
+
+	// Of one that was made from a sandbox:
+	Snapshot      SnapshotID // what sandboxes of it go on from; empty: they start afresh
+	FilesOnly     bool       // Snapshot has no memory
+	SnapshotBytes int64      // of Snapshot on disk
+	Origin        SandboxID
 }
+
+// Named reports whether the template has a name beside its identifier.
+func (t Template) Named() bool { return t.Alias != string(t.ID) }
 
 // DefaultTag is the tag of a reference that names none.
 const DefaultTag = "default"

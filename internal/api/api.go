@@ -33,20 +33,27 @@ type Control interface {
 	// SetTimeout makes the sandbox end d from now, which may be sooner than
 	// before. 0 ends it.
 	SetTimeout(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) error
-	// PauseSandbox returns once the sandbox is saved, with its memory or only
-	// its files. Conflict: it is paused.
-	PauseSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, filesOnly bool) error
-	// ConnectSandbox makes the sandbox live at least d from now; one that is
-	// paused is resumed.
-	ConnectSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (sb cove.Sandbox, resumed bool, err error)
+	// PauseSandbox returns once the sandbox is saved. Conflict: it is paused.
+	PauseSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, how cove.Pause) error
+	// ConnectSandbox makes the sandbox live at least as long as asked for; one
+	// that is paused is resumed.
+	ConnectSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, how cove.Resume) (sb cove.Sandbox, resumed bool, err error)
 	// ResumeSandbox resumes a paused sandbox. Conflict: it runs.
-	ResumeSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error)
+	ResumeSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, how cove.Resume) (cove.Sandbox, error)
 	// ForkSandbox makes count copies of a running sandbox. Conflict: it is
 	// paused.
 	ForkSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, count int, d time.Duration) ([]cove.ForkResult, error)
 	// ExtendSandbox makes the sandbox live at least d from now. It never
 	// shortens its life.
 	ExtendSandbox(ctx context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error)
+
+	// KeepSnapshot keeps a snapshot of a running sandbox. Conflict: it is
+	// paused, or the name is taken.
+	KeepSnapshot(ctx context.Context, team cove.TeamID, id cove.SandboxID, req cove.NewSnapshot) (cove.NamedSnapshot, error)
+	// ListSnapshots returns one page. A name that does not exist selects nothing.
+	ListSnapshots(ctx context.Context, team cove.TeamID, name string, f cove.SnapshotFilter) (cove.SnapshotPage, error)
+	DropSnapshot(ctx context.Context, team cove.TeamID, name string) error
+	Team(ctx context.Context, id cove.TeamID) (cove.Team, error)
 }
 
 // Authenticator tells whose request it is. The error is Unauthorized if it is

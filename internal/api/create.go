@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"net/http"
+	"regexp"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
@@ -17,7 +18,7 @@ const (
 )
 
 // CreateSandbox answers POST /sandboxes.
-func (s *server) CreateSandbox(w http.ResponseWriter, r *http.Request) {
+func (s *server) CreateSandbox(w http.ResponseWriter, r *http.Request, _ wire.CreateSandboxParams) {
 	s.forTeam(w, r, func(team cove.TeamID) error {
 		var body wire.NewSandbox
 		if err := decode(w, r, &body, "templateID"); err != nil {
@@ -28,7 +29,7 @@ func (s *server) CreateSandbox(w http.ResponseWriter, r *http.Request) {
 }
 
 // CreateSandboxV2 answers POST /v2/sandboxes, where every sandbox is secured.
-func (s *server) CreateSandboxV2(w http.ResponseWriter, r *http.Request) {
+func (s *server) CreateSandboxV2(w http.ResponseWriter, r *http.Request, _ wire.CreateSandboxV2Params) {
 	s.forTeam(w, r, func(team cove.TeamID) error {
 		var body wire.NewSandboxV2
 		if err := decode(w, r, &body, "templateID"); err != nil {
@@ -57,14 +58,31 @@ func (s *server) create(w http.ResponseWriter, r *http.Request, team cove.TeamID
 	if err != nil {
 		return err
 	}
-	if r.Header.Get("Idempotency-Key") != "" {
-		return cove.E(cove.Unimplemented, "api.create", nil, "this server does not support the Idempotency-Key header yet: leave it out")
+	if req.Key, err = idempotencyKey(r.Header); err != nil {
+		return err
 	}
 	sb, err := s.control.CreateSandbox(r.Context(), team, req)
 	if err != nil {
 		return fmt.Errorf("create sandbox: %w", err)
 	}
 	return writeJSON(w, http.StatusCreated, s.toSandbox(sb))
+}
+
+const idempotencyHeader = "Idempotency-Key"
+
+var keyPattern = regexp.MustCompile(`^[a-z0-9-]{1,255}$`)
+
+// idempotencyKey returns the key that makes a request safe to repeat; empty if
+// it has none.
+func idempotencyKey(h http.Header) (string, error) {
+	keys := h.Values(idempotencyHeader)
+	switch {
+	case len(keys) == 0:
+		return "", nil
+	case len(keys) > 1 || !keyPattern.MatchString(keys[0]):
+		return "", invalid("%s must be one key of 1 to 255 lower-case letters, digits and hyphens", idempotencyHeader)
+	}
+	return keys[0], nil
 }
 
 // newSandbox checks a request and says it in words of the domain. What can never

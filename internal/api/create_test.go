@@ -154,11 +154,21 @@ func TestCreateRefusesPrivateTrafficByGeneration(t *testing.T) {
 	wantError(t, f.do("POST", "/v2/sandboxes", `{"templateID":"base","secure":true}`), 400, `unknown field "secure"`)
 }
 
-func TestCreateRefusesAnIdempotencyKey(t *testing.T) {
-	f := newFixture(t)
-	r := request("POST", "/v2/sandboxes", `{"templateID":"base"}`)
-	r.Header.Set("Idempotency-Key", "abc-1")
-	wantError(t, f.send(r), 501, "Idempotency-Key")
+func TestIdempotencyKey(t *testing.T) {
+	for key, good := range map[string]bool{
+		"abc-1": true, strings.Repeat("a", 255): true,
+		"": false, "ABC": false, "a b": false, strings.Repeat("a", 256): false,
+	} {
+		f := newFixture(t)
+		r := request("POST", "/v2/sandboxes", `{"templateID":"base"}`)
+		r.Header.Set("Idempotency-Key", key)
+		w := f.send(r)
+		if !good {
+			wantError(t, w, 400, "Idempotency-Key")
+		} else if w.Code != 201 || f.control.created.Key != key {
+			t.Errorf("%q: %d, the request's key %q", key, w.Code, f.control.created.Key)
+		}
+	}
 }
 
 func TestBadBodies(t *testing.T) {

@@ -73,13 +73,16 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		// to; but what took too long may have happened.
 		w.Header().Set("Should-Retry", "false")
 	}
-	writeError(w, status, msg)
+	writeCoded(w, status, msg, cove.CodeOf(err))
 }
 
 // writeError writes an error body. Clients decide by its code, not by the
 // status, so the two are always the same.
-func writeError(w http.ResponseWriter, status int, msg string) {
-	body := wire.Error{Code: int32(status), Message: msg}
+func writeError(w http.ResponseWriter, status int, msg string) { writeCoded(w, status, msg, "") }
+
+// writeCoded writes an error body with a name for programs, if it has one.
+func writeCoded(w http.ResponseWriter, status int, msg, code string) {
+	body := wire.Error{Code: int32(status), Message: msg, ErrorCode: optional(code)}
 	out, _ := json.Marshal(body) // a number and a string
 	writeBody(w, status, out)
 }

@@ -38,7 +38,13 @@ type fakeControl struct {
 	d       time.Duration
 	calls   []string
 
-	filesOnly bool
+	pause  cove.Pause
+	resume cove.Resume
+
+	kept      []cove.NamedSnapshot // newest first
+	snapshot  cove.NewSnapshot
+	selection cove.SnapshotFilter
+	name      string // of a snapshot
 }
 
 func (f *fakeControl) call(name string, team cove.TeamID, id cove.SandboxID) error {
@@ -75,8 +81,8 @@ func (f *fakeControl) Sandbox(_ context.Context, team cove.TeamID, id cove.Sandb
 	return f.find(id)
 }
 
-func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, filesOnly bool) error {
-	f.filesOnly = filesOnly
+func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, how cove.Pause) error {
+	f.pause = how
 	if err := f.call("pause", team, id); err != nil {
 		return err
 	}
@@ -87,8 +93,8 @@ func (f *fakeControl) PauseSandbox(_ context.Context, team cove.TeamID, id cove.
 	return err
 }
 
-func (f *fakeControl) ConnectSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, bool, error) {
-	f.d = d
+func (f *fakeControl) ConnectSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, how cove.Resume) (cove.Sandbox, bool, error) {
+	f.d, f.resume = how.Timeout, how
 	if err := f.call("connect", team, id); err != nil {
 		return cove.Sandbox{}, false, err
 	}
@@ -96,8 +102,8 @@ func (f *fakeControl) ConnectSandbox(_ context.Context, team cove.TeamID, id cov
 	return sb, sb.State == cove.Paused, err
 }
 
-func (f *fakeControl) ResumeSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, d time.Duration) (cove.Sandbox, error) {
-	f.d = d
+func (f *fakeControl) ResumeSandbox(_ context.Context, team cove.TeamID, id cove.SandboxID, how cove.Resume) (cove.Sandbox, error) {
+	f.d, f.resume = how.Timeout, how
 	if err := f.call("resume", team, id); err != nil {
 		return cove.Sandbox{}, err
 	}
@@ -166,6 +172,35 @@ func (f *fakeControl) ExtendSandbox(_ context.Context, team cove.TeamID, id cove
 		return cove.Sandbox{}, err
 	}
 	return f.find(id)
+}
+
+func (f *fakeControl) KeepSnapshot(_ context.Context, team cove.TeamID, id cove.SandboxID, req cove.NewSnapshot) (cove.NamedSnapshot, error) {
+	f.snapshot = req
+	if err := f.call("keep", team, id); err != nil {
+		return cove.NamedSnapshot{}, err
+	}
+	if _, err := f.find(id); err != nil {
+		return cove.NamedSnapshot{}, err
+	}
+	return f.kept[0], nil
+}
+
+func (f *fakeControl) ListSnapshots(_ context.Context, team cove.TeamID, name string, filter cove.SnapshotFilter) (cove.SnapshotPage, error) {
+	f.name, f.selection = name, filter
+	page := cove.SnapshotPage{Snapshots: f.kept}
+	if last := len(f.kept) - 1; len(f.kept) == filter.Limit {
+		page.Next = cove.SnapshotPos{TaggedAt: f.kept[last].TaggedAt, Template: f.kept[last].Template.ID, Tag: f.kept[last].Tag}
+	}
+	return page, f.call("snapshots", team, "")
+}
+
+func (f *fakeControl) DropSnapshot(_ context.Context, team cove.TeamID, name string) error {
+	f.name = name
+	return f.call("drop", team, "")
+}
+
+func (f *fakeControl) Team(_ context.Context, id cove.TeamID) (cove.Team, error) {
+	return cove.Team{ID: id, Name: "My Team"}, nil
 }
 
 // oneKey is a store of one key.

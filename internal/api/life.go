@@ -87,16 +87,7 @@ func (s *server) connect(w http.ResponseWriter, r *http.Request, team cove.TeamI
 	if err := checkLife(timeout); err != nil {
 		return err
 	}
-	if isFalse(memory) { // which does not matter to one that runs
-		sb, err := s.control.Sandbox(r.Context(), team, id)
-		if err != nil {
-			return fmt.Errorf("connect to sandbox: %w", err)
-		}
-		if sb.State != cove.Running && !sb.FilesOnly {
-			return cove.E(cove.Unimplemented, "api.connect", nil, `this server cannot leave out the memory of a snapshot that has it yet: leave "memory" out`)
-		}
-	}
-	sb, resumed, err := s.control.ConnectSandbox(r.Context(), team, id, timeout)
+	sb, resumed, err := s.control.ConnectSandbox(r.Context(), team, id, cove.Resume{Timeout: timeout, FilesOnly: isFalse(memory)})
 	if err != nil {
 		return fmt.Errorf("connect to sandbox: %w", err)
 	}
@@ -114,7 +105,7 @@ func (s *server) PauseSandbox(w http.ResponseWriter, r *http.Request, sandboxID 
 		if err := decode(w, r, &body); err != nil {
 			return err
 		}
-		if err := s.control.PauseSandbox(r.Context(), team, id, isFalse(body.Memory)); err != nil {
+		if err := s.control.PauseSandbox(r.Context(), team, id, cove.Pause{FilesOnly: isFalse(body.Memory), Strict: isTrue(body.RequireHealthyGuest)}); err != nil {
 			return fmt.Errorf("pause sandbox: %w", err)
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -129,8 +120,12 @@ func (s *server) ResumeSandbox(w http.ResponseWriter, r *http.Request, sandboxID
 		if err := decode(w, r, &body); err != nil {
 			return err
 		}
+		var onTimeout cove.OnTimeout // empty: as it was
 		if body.AutoPause != nil {
-			return cove.E(cove.Unimplemented, "api.ResumeSandbox", nil, `this server does not support "autoPause" on resume: the sandbox keeps what it was created with`)
+			onTimeout = cove.KillOnTimeout
+			if *body.AutoPause {
+				onTimeout = cove.PauseOnTimeout
+			}
 		}
 		timeout := defaultTimeout
 		if body.Timeout != nil {
@@ -139,7 +134,7 @@ func (s *server) ResumeSandbox(w http.ResponseWriter, r *http.Request, sandboxID
 		if err := checkLife(timeout); err != nil {
 			return err
 		}
-		sb, err := s.control.ResumeSandbox(r.Context(), team, id, timeout)
+		sb, err := s.control.ResumeSandbox(r.Context(), team, id, cove.Resume{Timeout: timeout, OnTimeout: onTimeout})
 		if err != nil {
 			return fmt.Errorf("resume sandbox: %w", err)
 		}

@@ -186,11 +186,11 @@ func TestPauseAndResume(t *testing.T) {
 		{"/sandboxes/inone/pause", ``, 404, `Sandbox "inone" doesn't exist or you don't have access to it`},
 		{"/sandboxes/istill/connect", `{"timeout":60}`, 201, ""},
 		{"/v2/sandboxes/istill/connect", ``, 201, ""},
-		{"/v2/sandboxes/istill/connect", `{"memory":false}`, 501, `"memory"`},
+		{"/v2/sandboxes/istill/connect", `{"memory":false}`, 201, ""},
 		{"/v2/sandboxes/irun/connect", `{"memory":false}`, 200, ""},
 		{"/sandboxes/istill/resume", `{}`, 201, ""},
 		{"/sandboxes/istill/resume", `{"timeout":0}`, 400, "Timeout must be greater than 0"},
-		{"/sandboxes/istill/resume", `{"autoPause":true}`, 501, "autoPause"},
+		{"/sandboxes/istill/resume", `{"autoPause":true}`, 201, ""},
 	} {
 		w := f.do("POST", c.path, c.body)
 		var answer struct{ Message string }
@@ -204,10 +204,51 @@ func TestPauseAndResume(t *testing.T) {
 		}
 	}
 	w := f.do("GET", "/sandboxes/istill", "")
-	for _, want := range []string{`"state":"paused"`, `"autoResume":true`, `"onTimeout":"pause"`} {
+	for _, want := range []string{`"state":"paused"`, `"autoResume":true`, `"onTimeout":"pause"`, `"pauseMode":"full"`} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("detail lacks %s: %s", want, w.Body)
 		}
+	}
+}
+
+func TestHowToPauseAndResume(t *testing.T) {
+	f := newFixture(t)
+	for body, want := range map[string]cove.Pause{
+		`{}`:                            {},
+		`{"memory":false}`:              {FilesOnly: true},
+		`{"requireHealthyGuest":true}`:  {Strict: true},
+		`{"requireHealthyGuest":false}`: {},
+	} {
+		f.do("POST", "/sandboxes/iabc/pause", body)
+		if f.control.pause != want {
+			t.Errorf("pause %s: %+v, want %+v", body, f.control.pause, want)
+		}
+	}
+	for request, want := range map[[2]string]cove.Resume{
+		{"/sandboxes/iabc/resume", `{}`}:                           {Timeout: 15 * time.Second},
+		{"/sandboxes/iabc/resume", `{"autoPause":true}`}:           {Timeout: 15 * time.Second, OnTimeout: cove.PauseOnTimeout},
+		{"/sandboxes/iabc/resume", `{"autoPause":false}`}:          {Timeout: 15 * time.Second, OnTimeout: cove.KillOnTimeout},
+		{"/v2/sandboxes/iabc/connect", `{"memory":false}`}:         {Timeout: 300 * time.Second, FilesOnly: true},
+		{"/sandboxes/iabc/connect", `{"memory":true,"timeout":1}`}: {Timeout: time.Second},
+	} {
+		f.do("POST", request[0], request[1])
+		if f.control.resume != want {
+			t.Errorf("%s: %+v, want %+v", request, f.control.resume, want)
+		}
+	}
+}
+
+func TestPausedSandboxWhoseDaemonDidNotAnswer(t *testing.T) {
+	f := newFixture(t)
+	f.control.sandboxes = []cove.Sandbox{{ID: "istill", State: cove.Paused, FilesOnly: true, Unresponsive: true, StartedAt: started}}
+	got := fields(t, f.do("GET", "/sandboxes/istill", ""))
+	if got["envdUnresponsiveAtPause"] != true || got["pauseMode"] != "filesystem" {
+		t.Errorf("detail = %v", got)
+	}
+	f.control.err = cove.Coded(cove.E(cove.Conflict, "fake", nil, "words"), "a_code")
+	w := f.do("POST", "/v2/sandboxes/istill/connect", "")
+	if got := fields(t, w); w.Code != 409 || got["error_code"] != "a_code" || got["code"] != 409.0 {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
 

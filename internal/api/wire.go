@@ -39,9 +39,31 @@ func (s *server) toDetail(sb cove.Sandbox) wire.SandboxDetail {
 		MemoryMB:            int32(sb.Resources.MemoryMB),
 		DiskSizeMB:          int32(sb.Resources.DiskMB),
 		State:               stateOf(sb),
+		PauseMode:           pauseModeOf(sb),
 		Metadata:            metadataOf(sb),
 		Lifecycle:           lifecycleOf(sb),
+
+		EnvdUnresponsiveAtPause: unresponsiveOf(sb),
 	}
+}
+
+// pauseModeOf says what was saved of a sandbox whose pause is over.
+func pauseModeOf(sb cove.Sandbox) *wire.PauseMode {
+	switch {
+	case sb.State != cove.Paused:
+		return nil
+	case sb.FilesOnly:
+		return new(wire.Filesystem)
+	default:
+		return new(wire.Full)
+	}
+}
+
+func unresponsiveOf(sb cove.Sandbox) *bool {
+	if sb.State != cove.Paused || !sb.Unresponsive {
+		return nil
+	}
+	return new(true)
 }
 
 // toList returns list items; never nil, which would not be a list on the wire.

@@ -16,9 +16,11 @@ import (
 
 // serveFlags are the flags of serve that are not text.
 type serveFlags struct {
-	warm, most int
-	maxTimeout time.Duration
-	resources  cove.Resources
+	warm, most    int
+	maxTimeout    time.Duration
+	teamSandboxes int
+	teamSnapshots int64
+	resources     cove.Resources
 }
 
 func newServe(s streams) *cobra.Command {
@@ -46,6 +48,8 @@ data directory, and they are still there.`,
 	f.String("log-format", "text", "text or json (env COVE_LOG_FORMAT)")
 	f.IntVar(&flags.warm, "warm-slots", 4, "network slots kept ready")
 	f.IntVar(&flags.most, "max-sandboxes", 0, "most sandboxes at a time; 0: as many as the host bears")
+	f.IntVar(&flags.teamSandboxes, "team-sandboxes", 0, "most sandboxes of a team that run at a time; 0: no limit")
+	f.Int64Var(&flags.teamSnapshots, "team-snapshots-mb", 0, "most disk that a team's snapshots and paused sandboxes may take, in MiB; 0: no limit")
 	f.DurationVar(&flags.maxTimeout, "max-timeout", 0, "longest life of a sandbox, for example 24h; 0: no limit")
 	f.IntVar(&flags.resources.CPUs, "cpus", 2, "processors of a sandbox of the base template")
 	f.IntVar(&flags.resources.MemoryMB, "memory-mb", 1024, "memory of a sandbox of the base template, in MiB")
@@ -59,7 +63,7 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 		return fmt.Errorf("%w; %w", err, errUsage)
 	}
 	r := flags.resources
-	if flags.warm < 0 || flags.most < 0 || flags.maxTimeout < 0 || r.CPUs < 1 || r.MemoryMB < 128 || r.DiskMB < 64 {
+	if flags.warm < 0 || flags.most < 0 || flags.teamSandboxes < 0 || flags.teamSnapshots < 0 || flags.maxTimeout < 0 || r.CPUs < 1 || r.MemoryMB < 128 || r.DiskMB < 64 {
 		return fmt.Errorf("limits must not be negative; a sandbox has at least 1 processor, 128 MiB of memory and 64 MiB of disk; %w", errUsage)
 	}
 	dataDir, err := filepath.Abs(setting(c, "data-dir", "COVE_DATA_DIR"))
@@ -82,7 +86,11 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 		WarmSlots:    flags.warm,
 		MaxSandboxes: flags.most,
 		MaxTimeout:   flags.maxTimeout,
-		Resources:    r,
+
+		TeamSandboxes:   flags.teamSandboxes,
+		TeamSnapshotsMB: flags.teamSnapshots,
+
+		Resources: r,
 	})
 }
 

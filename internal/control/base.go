@@ -138,20 +138,37 @@ func (c *Control) resolve(ctx context.Context, team cove.TeamID, name string) (c
 		}
 	}
 	template, err := c.cfg.Store.TemplateByName(ctx, team, ref.Alias)
-	if cove.Is(err, cove.NotFound) || (err == nil && ref.Namespace != "") {
+	if err == nil && ref.Namespace != "" {
+		err = c.checkNamespace(ctx, team, ref.Namespace, template)
+	}
+	if cove.Is(err, cove.NotFound) {
 		return cove.Template{}, cove.Build{}, cove.E(cove.NotFound, op, err, "template '%s' not found", name)
 	}
 	if err != nil {
 		return cove.Template{}, cove.Build{}, err
 	}
-	if ref.Tag != cove.DefaultTag {
+	build, err := c.cfg.Store.TaggedBuild(ctx, template.ID, ref.Tag)
+	if !cove.Is(err, cove.NotFound) {
+		return template, build, err
+	}
+	if ref.Tag != cove.DefaultTag || template.Source == cove.FromSandbox {
 		return cove.Template{}, cove.Build{}, cove.E(cove.NotFound, op, nil, "tag '%s' does not exist for template '%s'", ref.Tag, ref.Alias)
 	}
-	build, err := c.cfg.Store.LatestBuild(ctx, template.ID, cove.BuildReady)
+	build, err = c.cfg.Store.LatestBuild(ctx, template.ID, cove.BuildReady)
 	if cove.Is(err, cove.NotFound) {
 		return cove.Template{}, cove.Build{}, cove.E(cove.NotFound, op, err, "template '%s' has no finished build yet", name)
 	}
 	return template, build, err
+}
+
+// checkNamespace refuses, as NotFound, a namespace that is not the template's:
+// that of the team that owns it.
+func (c *Control) checkNamespace(ctx context.Context, team cove.TeamID, namespace string, template cove.Template) error {
+	owner, err := c.cfg.Store.Team(ctx, team)
+	if err == nil && (template.Team != team || owner.Slug() != namespace) {
+		err = cove.E(cove.NotFound, "control.checkNamespace", nil, "there is no such namespace")
+	}
+	return err
 }
 
 // awaitBase waits until the base template can be used.

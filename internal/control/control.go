@@ -32,6 +32,9 @@ type Config struct {
 	Resources  cove.Resources   // of a sandbox of the base template; 2 CPUs, 1024 MiB, 10240 MiB
 	MaxTimeout time.Duration    // longest life of a sandbox from its start; 0: no limit
 	StartLimit time.Duration    // how long a start may take in all; 0: 60 s
+
+	TeamSandboxes     int   // how many sandboxes of a team may run; 0: no limit
+	TeamSnapshotBytes int64 // what a team's snapshots may take on disk; 0: no limit
 }
 
 // Tokens derives the secrets of a sandbox.
@@ -46,6 +49,8 @@ type Control struct {
 	base baseState
 
 	reconciled chan struct{} // closed by Run once records and node agree
+
+	admission sync.Mutex // held while a team's sandboxes are counted and one is added
 
 	mu  sync.Mutex
 	ops map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
@@ -113,7 +118,12 @@ func (c *Control) happened(ctx context.Context, e node.Event) {
 	case node.Due:
 		c.due(ctx, e)
 	default:
-		if err := c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), e.ID, e.Execution); err != nil {
+		ctx = context.WithoutCancel(ctx)
+		sb, err := c.cfg.Store.SandboxByID(ctx, e.ID)
+		if err == nil && (sb.State == cove.Pausing || sb.State == cove.Resuming) {
+			return // there may be a snapshot to go on from: the operation sees to it
+		}
+		if err := c.cfg.Store.DeleteSandbox(ctx, e.ID, e.Execution); err != nil {
 			c.cfg.Log.Error("the record of an ended sandbox could not be removed", "sandbox", e.ID, "err", err)
 		}
 	}

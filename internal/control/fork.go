@@ -8,6 +8,7 @@ import (
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/id"
+	"github.com/cove-sandbox/cove/internal/node"
 )
 
 const forking = "fork"
@@ -52,21 +53,14 @@ func (c *Control) fork(ctx context.Context, sandbox cove.SandboxID, count int, l
 	if err != nil {
 		return nil, err
 	}
-	build, err := c.cfg.Store.Build(ctx, origin.Build)
-	if err != nil {
-		return nil, err
-	}
 	snapshot := id.Snapshot()
-	if err := c.cfg.Node.Pause(ctx, origin.ID, origin.Execution, snapshot, false); err != nil {
-		return nil, orUnknown(op, origin.ID, err)
-	}
-	if err := c.cfg.Node.Thaw(ctx, origin.ID, origin.Execution); err != nil {
-		return nil, errors.Join(orUnknown(op, origin.ID, err), c.cfg.Node.DeleteSnapshot(ctx, snapshot))
+	if _, err := c.save(ctx, op, origin, node.Save{Snapshot: snapshot, Strict: true}); err != nil {
+		return nil, err
 	}
 	results := make([]cove.ForkResult, count)
 	var starts sync.WaitGroup
 	for i := range results {
-		starts.Go(func() { results[i].Sandbox, results[i].Err = c.forkOne(ctx, origin, build, snapshot, life) })
+		starts.Go(func() { results[i].Sandbox, results[i].Err = c.forkOne(ctx, origin, snapshot, life) })
 	}
 	starts.Wait()
 	// The engines hold what they still load of it.
@@ -77,19 +71,22 @@ func (c *Control) fork(ctx context.Context, sandbox cove.SandboxID, count int, l
 }
 
 // forkOne starts one sandbox from the snapshot of another.
-func (c *Control) forkOne(ctx context.Context, origin cove.Sandbox, build cove.Build, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
+func (c *Control) forkOne(ctx context.Context, origin cove.Sandbox, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
 	now := c.cfg.Now()
 	sb := origin.Clone()
 	sb.ID, sb.Execution, sb.State = id.Sandbox(), id.Execution(), cove.Starting
 	sb.StartedAt, sb.EndAt = now, now.Add(c.cfg.StartLimit+life)
-	if err := c.cfg.Store.CreateSandbox(ctx, sb); err != nil {
-		return cove.Sandbox{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.StartLimit)
-	defer cancel()
-	started, err := c.start(ctx, sb, build, snapshot, life)
+	return c.admit(ctx, sb, snapshot, life)
+}
+
+// save saves a running sandbox and lets it go on.
+func (c *Control) save(ctx context.Context, op string, sb cove.Sandbox, how node.Save) (node.Saved, error) {
+	saved, err := c.cfg.Node.Pause(ctx, sb.ID, sb.Execution, how)
 	if err != nil {
-		return cove.Sandbox{}, errors.Join(err, c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), sb.ID, sb.Execution))
+		return node.Saved{}, orUnknown(op, sb.ID, err)
 	}
-	return started, nil
+	if err := c.cfg.Node.Thaw(ctx, sb.ID, sb.Execution); err != nil {
+		return node.Saved{}, errors.Join(orUnknown(op, sb.ID, err), c.cfg.Node.DeleteSnapshot(ctx, how.Snapshot))
+	}
+	return saved, nil
 }

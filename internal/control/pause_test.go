@@ -8,13 +8,14 @@ import (
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/node"
 	"github.com/cove-sandbox/cove/internal/node/nodetest"
 	"github.com/cove-sandbox/cove/internal/store"
 )
 
 func pause(t *testing.T, b *bench, id cove.SandboxID) {
 	t.Helper()
-	if err := b.PauseSandbox(t.Context(), team, id, false); err != nil {
+	if err := b.PauseSandbox(t.Context(), team, id, cove.Pause{}); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 }
@@ -46,10 +47,10 @@ func TestPauseAndConnect(t *testing.T) {
 		t.Errorf("runs %v, %d snapshots", runs, snapshots(t, b))
 	}
 	wantState(t, b, sb.ID, cove.Paused)
-	wantKind(t, "the second pause", b.PauseSandbox(t.Context(), team, sb.ID, false), cove.Conflict)
+	wantKind(t, "the second pause", b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{}), cove.Conflict)
 	wantKind(t, "timeout of a paused one", b.SetTimeout(t.Context(), team, sb.ID, time.Hour), cove.NotFound)
 
-	got, resumed, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour)
+	got, resumed, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour})
 	if err != nil || !resumed || got.State != cove.Running || got.EndAt.Sub(got.StartedAt) != time.Hour {
 		t.Fatalf("connect: %+v, resumed %v, %v", got, resumed, err)
 	}
@@ -60,19 +61,19 @@ func TestPauseAndConnect(t *testing.T) {
 	if snapshots(t, b) != 0 {
 		t.Error("the snapshot outlived the resume")
 	}
-	if _, resumed, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Second); err != nil || resumed {
+	if _, resumed, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Second}); err != nil || resumed {
 		t.Errorf("connecting to one that runs: resumed %v, %v", resumed, err)
 	}
-	_, err = b.ResumeSandbox(t.Context(), team, sb.ID, time.Second)
+	_, err = b.ResumeSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Second})
 	wantKind(t, "resuming one that runs", err, cove.Conflict)
 }
 
 func TestOthersCannotPauseOrResume(t *testing.T) {
 	b := fresh(t)
 	sb := create(t, b)
-	wantKind(t, "pause", b.PauseSandbox(t.Context(), rival, sb.ID, false), cove.NotFound)
+	wantKind(t, "pause", b.PauseSandbox(t.Context(), rival, sb.ID, cove.Pause{}), cove.NotFound)
 	pause(t, b, sb.ID)
-	_, _, err := b.ConnectSandbox(t.Context(), rival, sb.ID, time.Hour)
+	_, _, err := b.ConnectSandbox(t.Context(), rival, sb.ID, cove.Resume{Timeout: time.Hour})
 	wantKind(t, "connect", err, cove.NotFound)
 	wantState(t, b, sb.ID, cove.Paused)
 }
@@ -82,7 +83,7 @@ func TestFailedPauseAndResumeChangeNothing(t *testing.T) {
 	sb := create(t, b)
 	cause := cove.E(cove.NoSpace, "test", nil, "no room")
 	b.node.FailPause = func(cove.SandboxID) error { return cause }
-	if err := b.PauseSandbox(t.Context(), team, sb.ID, false); !errors.Is(err, cause) {
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{}); !errors.Is(err, cause) {
 		t.Errorf("err = %v", err)
 	}
 	if got := wantState(t, b, sb.ID, cove.Running); got.Snapshot != "" || !got.EndAt.Equal(sb.EndAt) {
@@ -91,7 +92,7 @@ func TestFailedPauseAndResumeChangeNothing(t *testing.T) {
 	b.node.FailPause = nil
 	pause(t, b, sb.ID)
 	b.node.Fail = func(cove.Spec) error { return cause }
-	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour); !errors.Is(err, cause) {
+	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour}); !errors.Is(err, cause) {
 		t.Errorf("err = %v", err)
 	}
 	wantState(t, b, sb.ID, cove.Paused)
@@ -99,7 +100,7 @@ func TestFailedPauseAndResumeChangeNothing(t *testing.T) {
 		t.Error("the failed resume took the snapshot")
 	}
 	b.node.Fail = nil
-	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour); err != nil {
+	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour}); err != nil {
 		t.Errorf("the second try: %v", err)
 	}
 }
@@ -111,19 +112,19 @@ func TestManyPauseAndConnectAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				if err := b.PauseSandbox(t.Context(), team, sb.ID, false); err != nil && !cove.Is(err, cove.Conflict) {
+				if err := b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{}); err != nil && !cove.Is(err, cove.Conflict) {
 					t.Errorf("pause: %v", err)
 				}
 			})
 			wg.Go(func() {
-				if got, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour); err != nil || got.State != cove.Running {
+				if got, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour}); err != nil || got.State != cove.Running {
 					t.Errorf("connect: %v %v", got.State, err)
 				}
 			})
 		}
 		wg.Wait()
 	}
-	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour); err != nil {
+	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	if _, runs := b.node.Spec(sb.ID); !runs || snapshots(t, b) != 0 {
@@ -202,14 +203,14 @@ func TestPauseOfFilesOnly(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.PauseSandbox(t.Context(), team, sb.ID, true); err != nil {
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{FilesOnly: true}); err != nil {
 		t.Fatal(err)
 	}
 	if got := wantState(t, b, sb.ID, cove.Paused); !got.FilesOnly {
 		t.Errorf("record = %+v", got)
 	}
 	wantKind(t, "traffic", b.Wake(t.Context(), sb.ID, false, ""), cove.NotFound)
-	got, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Hour)
+	got, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour})
 	if err != nil || got.FilesOnly {
 		t.Errorf("connect: %+v, %v", got, err)
 	}
@@ -217,7 +218,7 @@ func TestPauseOfFilesOnly(t *testing.T) {
 
 func TestRestartDuringPauseAndResume(t *testing.T) {
 	// Each case: what was done before the server died, and what must be then.
-	snapshot, none := cove.SnapshotID("s1"), cove.SnapshotID("")
+	snapshot, none := store.SnapshotChange{ID: "s1"}, store.SnapshotChange{}
 	ctx := context.Background()
 	change := func(t *testing.T, b *bench, sb cove.Sandbox, c store.Change) cove.Sandbox {
 		t.Helper()
@@ -229,7 +230,7 @@ func TestRestartDuringPauseAndResume(t *testing.T) {
 	}
 	save := func(t *testing.T, b *bench, sb cove.Sandbox) {
 		t.Helper()
-		if err := b.node.Pause(ctx, sb.ID, sb.Execution, snapshot, false); err != nil {
+		if _, err := b.node.Pause(ctx, sb.ID, sb.Execution, node.Save{Snapshot: snapshot.ID}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -260,7 +261,7 @@ func TestRestartDuringPauseAndResume(t *testing.T) {
 			b.node.Crash(sb.ID)
 			sb = change(t, b, sb, store.Change{To: cove.Paused})
 			sb = change(t, b, sb, store.Change{To: cove.Resuming, Execution: "x2"})
-			if err := b.node.Create(ctx, cove.Spec{ID: sb.ID, Execution: "x2", Snapshot: snapshot, EndAt: time.Now().Add(time.Hour)}); err != nil {
+			if err := b.node.Create(ctx, cove.Spec{ID: sb.ID, Execution: "x2", Snapshot: snapshot.ID, EndAt: time.Now().Add(time.Hour)}); err != nil {
 				t.Fatal(err)
 			}
 		}, cove.Paused, false, 1},
@@ -283,7 +284,7 @@ func TestRestartDuringPauseAndResume(t *testing.T) {
 				t.Errorf("runs %v, stands still %v, %d snapshots; want %v, false, %d",
 					runs, b.node.Frozen(sb.ID), snapshots(t, again), c.runs, c.snapshots)
 			}
-			if _, _, err := again.ConnectSandbox(t.Context(), team, sb.ID, time.Hour); err != nil {
+			if _, _, err := again.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Hour}); err != nil {
 				t.Errorf("connecting afterwards: %v", err)
 			}
 		})

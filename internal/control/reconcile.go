@@ -21,6 +21,10 @@ type reconciliation struct {
 // when the server died is finished or taken back; a record of a sandbox of which
 // there is nothing goes; a sandbox or a snapshot without a record goes too.
 func (c *Control) reconcile(ctx context.Context) error {
+	// Nobody was told of these, so the same request may make another sandbox.
+	if err := c.cfg.Store.ForgetUnfinished(ctx); err != nil {
+		return err
+	}
 	records, err := c.cfg.Store.NodeSandboxes(ctx, cove.LocalNode)
 	if err != nil {
 		return err
@@ -32,6 +36,13 @@ func (c *Control) reconcile(ctx context.Context) error {
 	r := &reconciliation{c: c, running: map[cove.SandboxID]node.Running{}, wanted: map[cove.SnapshotID]bool{}}
 	if r.snapshots, err = c.cfg.Node.Snapshots(ctx); err != nil {
 		return err
+	}
+	kept, err := c.cfg.Store.KeptSnapshots(ctx)
+	if err != nil {
+		return err
+	}
+	for _, snapshot := range kept {
+		r.wanted[snapshot] = true
 	}
 	for _, sb := range list {
 		r.running[sb.ID] = sb
@@ -54,8 +65,7 @@ func (r *reconciliation) one(ctx context.Context, sb cove.Sandbox) error {
 		return r.goesOn(ctx, sb, there)
 	case sb.State == cove.Pausing && runs:
 		// It was being saved, and nobody was told that it is: it goes on.
-		none := cove.SnapshotID("")
-		sb, err := r.c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Running, Snapshot: &none})
+		sb, err := r.c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Running, Snapshot: &store.SnapshotChange{}})
 		if err != nil {
 			return err
 		}

@@ -34,37 +34,75 @@ func (c *Control) CreateSandbox(ctx context.Context, team cove.TeamID, req cove.
 	if err := c.checkTimeout(op, req.Timeout, 0); err != nil {
 		return cove.Sandbox{}, err
 	}
+	if req.Key != "" {
+		return c.createOnce(ctx, team, req)
+	}
+	return c.create(ctx, team, req, id.Sandbox())
+}
+
+// create starts a sandbox of the given identifier.
+func (c *Control) create(ctx context.Context, team cove.TeamID, req cove.NewSandbox, sandbox cove.SandboxID) (cove.Sandbox, error) {
 	template, build, err := c.resolve(ctx, team, req.Template)
 	if err != nil {
 		return cove.Sandbox{}, err
 	}
 	now := c.cfg.Now()
 	sb := cove.Sandbox{
-		ID: id.Sandbox(), Execution: id.Execution(), Team: team, Template: template.ID, Alias: template.Alias,
+		ID: sandbox, Execution: id.Execution(), Team: team, Template: template.ID,
 		Build: build.ID, Node: cove.LocalNode, State: cove.Starting, Resources: build.Resources,
 		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: req.Env,
-		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd,
+		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd, User: build.User, Workdir: build.Workdir,
 		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), FilesOnly: req.FilesOnly, AutoResume: req.AutoResume, Timeout: req.Timeout},
 	}
+	if template.Named() {
+		sb.Alias = template.Alias
+	}
+	return c.admit(ctx, sb, build.Snapshot, req.Timeout)
+}
+
+// admit records a sandbox and starts it, if its team may have one more. What is
+// not started leaves no record.
+func (c *Control) admit(ctx context.Context, sb cove.Sandbox, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
 	// The record comes first: if the server dies from here on, the next one
 	// finds it and ends what it names.
-	if err := c.cfg.Store.CreateSandbox(ctx, sb); err != nil {
+	err := c.withinQuota(ctx, sb.Team, func() error { return c.cfg.Store.CreateSandbox(ctx, sb) })
+	if err != nil {
 		return cove.Sandbox{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.StartLimit)
 	defer cancel()
-	started, err := c.start(ctx, sb, build, "", req.Timeout)
+	started, err := c.start(ctx, sb, snapshot, life)
 	if err != nil {
 		return cove.Sandbox{}, errors.Join(err, c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), sb.ID, sb.Execution))
 	}
 	return started, nil
 }
 
+// withinQuota runs add, which makes one more sandbox of a team run, if the team
+// may have it.
+func (c *Control) withinQuota(ctx context.Context, team cove.TeamID, add func() error) error {
+	limit := c.cfg.TeamSandboxes
+	if limit == 0 {
+		return add()
+	}
+	c.admission.Lock()
+	defer c.admission.Unlock()
+	usage, err := c.cfg.Store.Usage(ctx, team)
+	if err != nil {
+		return err
+	}
+	if usage.Sandboxes >= limit {
+		return cove.E(cove.Exhausted, "control.withinQuota", nil,
+			"you have reached the maximum number of concurrent sandboxes (%d): end or pause one first", limit)
+	}
+	return add()
+}
+
 // start runs a recorded sandbox on the node, from a snapshot if one is named.
-// The time a start takes is not
-// taken from the sandbox's life. On an error the node has nothing of it.
-func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
-	spec := c.spec(sb, build)
+// The time a start takes is not taken from the sandbox's life. On an error the
+// node has nothing of it.
+func (c *Control) start(ctx context.Context, sb cove.Sandbox, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
+	spec := c.spec(sb)
 	spec.Snapshot = snapshot
 	if err := c.cfg.Node.Create(ctx, spec); err != nil {
 		return cove.Sandbox{}, err
@@ -81,11 +119,11 @@ func (c *Control) start(ctx context.Context, sb cove.Sandbox, build cove.Build, 
 }
 
 // spec is what a node needs to know of a sandbox to start it.
-func (c *Control) spec(sb cove.Sandbox, build cove.Build) cove.Spec {
+func (c *Control) spec(sb cove.Sandbox) cove.Spec {
 	spec := cove.Spec{
 		ID: sb.ID, Execution: sb.Execution, Template: sb.Template, Build: sb.Build, Resources: sb.Resources,
 		Env: sb.Env, Internet: sb.Internet == nil || *sb.Internet, EndAt: sb.EndAt, OnTimeout: sb.Lifecycle.OnTimeout,
-		Snapshot: sb.Snapshot, User: build.User, Workdir: build.Workdir,
+		Snapshot: sb.Snapshot, User: sb.User, Workdir: sb.Workdir,
 	}
 	if sb.Secure {
 		spec.Token = c.cfg.Tokens.Envd(sb.ID)

@@ -40,13 +40,14 @@ type Node interface {
 	// was before, List tells.
 	Subscribe(ctx context.Context, happened func(Event)) error
 
-	// Pause stops everything inside a sandbox and saves it, with its memory or
-	// only its files. When it returns,
+	// Pause stops everything inside a sandbox and saves it. When it returns,
 	// the snapshot is complete and durable, and the sandbox stands still: Kill
 	// then ends it, or Thaw lets it go on. On an error it goes on by itself and
 	// nothing of the snapshot is left. NotFound: that execution does not run
-	// here. NoSpace: the disk cannot hold it; then nothing was stopped.
-	Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, filesOnly bool) error
+	// here. NoSpace: the disk cannot hold it. Exhausted: it would be larger than
+	// allowed. Unavailable: the daemon inside does not answer, and should. In the
+	// last three cases nothing was stopped.
+	Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, how Save) (Saved, error)
 
 	// Thaw lets a sandbox go on that Pause stopped. One that was not stopped
 	// is not an error.
@@ -63,6 +64,20 @@ type Node interface {
 	// sandbox ends. NotFound: it does not run here. ErrPortClosed: nothing
 	// listens there.
 	Dial(ctx context.Context, id cove.SandboxID, port uint16) (net.Conn, error)
+}
+
+// Save says how Pause saves a sandbox.
+type Save struct {
+	Snapshot  cove.SnapshotID // the name it gets
+	FilesOnly bool            // leave the memory out; the daemon inside must answer then
+	Strict    bool            // the daemon inside must answer in any case
+	Most      int64           // bytes that the snapshot may take; 0: as many as the disk has
+}
+
+// Saved tells of a snapshot that was made.
+type Saved struct {
+	Bytes        int64 // on disk
+	Unresponsive bool  // the daemon inside did not answer before
 }
 
 // ErrPortClosed says that the sandbox runs and nothing listens on the port.

@@ -188,9 +188,9 @@ func (b *booting) plan(context.Context) error { return b.sb.save() }
 
 func (b *booting) runtime(ctx context.Context) (err error) {
 	network := b.sb.slot.Runtime()
-	restore, filesOnly := "", false
+	restore, engine, filesOnly := "", "", false
 	if b.snapshot != nil {
-		restore, filesOnly = b.o.snapshotDir(b.spec.Snapshot), b.snapshot.FilesOnly
+		restore, engine, filesOnly = b.o.snapshotDir(b.spec.Snapshot), b.snapshot.Engine, b.snapshot.FilesOnly
 	}
 	args, env := b.o.cfg.Daemon.Command(b.spec, network.Gateway) // the gateway answers DNS
 	var output *os.File                                          // a restored daemon has nothing to say: it is ready
@@ -211,7 +211,7 @@ func (b *booting) runtime(ctx context.Context) (err error) {
 		Args: args, Env: env, Hostname: string(b.spec.ID),
 		CPUs: b.spec.Resources.CPUs, MemoryBytes: int64(b.spec.Resources.MemoryMB) << 20,
 		DiskBytes: int64(b.spec.Resources.DiskMB) << 20, Cgroups: b.dirs, Network: &network, Output: output,
-		Restore: restore, FilesOnly: filesOnly,
+		Restore: restore, FilesOnly: filesOnly, Engine: engine,
 	})
 	if err != nil {
 		return err
@@ -258,6 +258,9 @@ func (b *booting) daemon(ctx context.Context) error {
 }
 
 func (b *booting) identity(ctx context.Context) error {
+	if b.spec.Unused {
+		return nil
+	}
 	return b.o.cfg.Daemon.Init(ctx, b.sb.record.Identity, b.spec, b.sb.dialDaemon)
 }
 

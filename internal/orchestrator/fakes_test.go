@@ -81,7 +81,7 @@ func (m *machine) left(t *testing.T, id cove.SandboxID) []string {
 func (m *machine) orchestrator(t *testing.T, change func(*orchestrator.Config)) *orchestrator.Orchestrator {
 	t.Helper()
 	cfg := orchestrator.Config{
-		Dir: m.dir, Snapshots: m.dir + "-snapshots", Engine: "engine 1", Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
+		Dir: m.dir, Snapshots: m.dir + "-snapshots", Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
 		Runtime: &runtimetest.Fake{Host: m.host, Fail: func(runtime.Spec) error { return m.fails("runtime") }},
 		Log:     slog.New(slog.DiscardHandler),
 	}

@@ -30,7 +30,6 @@ import (
 type Config struct {
 	Dir       string          // <data>/sandboxes; required
 	Snapshots string          // <data>/snapshots; required
-	Engine    string          // version of the engine; snapshots go on with exactly this one; required
 	Runtime   runtime.Runtime // required
 	Network   Network         // required
 	Cgroups   Cgroups         // required
@@ -44,11 +43,14 @@ type Config struct {
 	Booting      int           // sandboxes booted at once; 0: 4
 	BootTimeout  time.Duration // of one boot once it has its turn; 0: 30 s
 	KillTimeout  time.Duration // of one teardown; 0: 30 s
+
+	HealthTimeout time.Duration // what a daemon gets to answer before a pause; 0: 5 s
 }
 
 // Orchestrator runs the sandboxes of this host.
 type Orchestrator struct {
 	cfg     Config
+	cpu     []string      // features of the host's processors, in order
 	turn    chan struct{} // a boot holds one element
 	adopted chan struct{} // closed by Run once the sandboxes of an earlier server are known
 
@@ -66,9 +68,10 @@ type subscriber struct {
 
 var _ node.Node = (*Orchestrator)(nil)
 
-// New checks cfg and allocates. It starts nothing and touches no disk.
+// New checks cfg and allocates. It starts nothing and touches no
+// disk.
 func New(cfg Config) (*Orchestrator, error) {
-	if cfg.Dir == "" || cfg.Snapshots == "" || cfg.Engine == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Cgroups == nil ||
+	if cfg.Dir == "" || cfg.Snapshots == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Cgroups == nil ||
 		cfg.Images == nil || cfg.Daemon == nil || cfg.Log == nil {
 		return nil, errors.New("orchestrator: a required part is missing")
 	}
@@ -84,8 +87,16 @@ func New(cfg Config) (*Orchestrator, error) {
 	if cfg.KillTimeout == 0 {
 		cfg.KillTimeout = 30 * time.Second
 	}
+	if cfg.HealthTimeout == 0 {
+		cfg.HealthTimeout = 5 * time.Second
+	}
+	cpu, err := cpuFeatures()
+	if err != nil {
+		return nil, fmt.Errorf("orchestrator: what the processors can do: %w", err)
+	}
 	return &Orchestrator{
 		cfg:         cfg,
+		cpu:         cpu,
 		turn:        make(chan struct{}, cfg.Booting),
 		adopted:     make(chan struct{}),
 		sandboxes:   map[cove.SandboxID]*sandbox{},

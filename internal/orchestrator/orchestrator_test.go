@@ -1,7 +1,6 @@
 package orchestrator_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -320,129 +319,6 @@ func TestNodeSuite(t *testing.T) {
 		},
 		Crash: func(_ *testing.T, id cove.SandboxID) { m.host.Crash(string(id)) },
 	})
-}
-
-func pause(t *testing.T, o *orchestrator.Orchestrator, snapshot cove.SnapshotID) {
-	t.Helper()
-	if err := o.Pause(t.Context(), id, "x1", snapshot, false); err != nil {
-		t.Fatalf("pause: %v", err)
-	}
-}
-
-// wantNoSnapshots looks at the disk: nothing complete, nothing half made.
-func wantNoSnapshots(t *testing.T, m *machine) {
-	t.Helper()
-	if entries, _ := os.ReadDir(m.dir + "-snapshots"); len(entries) > 0 {
-		t.Errorf("left of snapshots: %v", entries)
-	}
-}
-
-func TestFailedPauseLeavesItRunning(t *testing.T) {
-	for name, spoil := range map[string]func(*testing.T, *machine){
-		"no room": func(_ *testing.T, m *machine) { m.memory = 1 << 60 },
-		"the engine fails": func(t *testing.T, m *machine) {
-			// A directory stands where the engine writes.
-			if err := os.MkdirAll(filepath.Join(m.dir+"-snapshots", ".s1.partial", "x"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		},
-		"a snapshot of that name is there": func(t *testing.T, m *machine) {
-			if err := os.MkdirAll(filepath.Join(m.dir+"-snapshots", "s1", "x"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			m := newMachine(t)
-			o := m.orchestrator(t, nil)
-			serve(t, o)
-			create(t, o)
-			spoil(t, m)
-			if err := o.Pause(t.Context(), id, "x1", "s1", false); err == nil {
-				t.Fatal("the pause succeeded")
-			}
-			if m.host.Frozen(string(id)) || m.host.Running(string(id)) != 1 {
-				t.Error("it does not run on")
-			}
-			m.memory = 0
-			pause(t, o, "s2")
-		})
-	}
-}
-
-func TestRestartAfterAPauseThatWasNotFinished(t *testing.T) {
-	m := newMachine(t)
-	first := m.orchestrator(t, nil)
-	stop := serve(t, first)
-	create(t, first)
-	pause(t, first, "s1")
-	stop() // as if killed between the snapshot and the pointer to it
-	partial := filepath.Join(m.dir+"-snapshots", ".s9.partial")
-	if err := os.MkdirAll(partial, 0o700); err != nil {
-		t.Fatal(err)
-	}
-
-	second := m.orchestrator(t, nil)
-	serve(t, second)
-	if !m.host.Frozen(string(id)) {
-		t.Error("adopting it let it go on: that is for somebody else to decide")
-	}
-	if _, err := os.Stat(partial); err == nil {
-		t.Error("half a snapshot is still there")
-	}
-	m.mute = true // nothing answers, because it stands still
-	if err := second.Thaw(t.Context(), id, "x1"); err != nil {
-		t.Fatalf("thaw: %v", err)
-	}
-	if m.host.Frozen(string(id)) {
-		t.Error("it still stands")
-	}
-	if err := second.DeleteSnapshot(t.Context(), "s1"); err != nil {
-		t.Fatal(err)
-	}
-	wantNoSnapshots(t, m)
-}
-
-func TestThawInDoubt(t *testing.T) {
-	m := newMachine(t)
-	first := m.orchestrator(t, nil)
-	stop := serve(t, first)
-	create(t, first)
-	stop()
-	// As if killed after the note that it will be stopped, before it was.
-	path := filepath.Join(m.dir, string(id), "sandbox.json")
-	content, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, bytes.Replace(content, []byte("{"), []byte(`{"frozen":true,`), 1), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	second := m.orchestrator(t, nil)
-	serve(t, second)
-	if err := second.Thaw(t.Context(), id, "x1"); err != nil {
-		t.Errorf("thawing one that runs: %v", err) // the fake, as the engine, forbids it
-	}
-}
-
-func TestSnapshotOfAnotherEngineIsRefused(t *testing.T) {
-	m := newMachine(t)
-	first := m.orchestrator(t, nil)
-	stop := serve(t, first)
-	create(t, first)
-	pause(t, first, "s1")
-	if err := first.Kill(t.Context(), id, "x1"); err != nil {
-		t.Fatal(err)
-	}
-	stop()
-	second := m.orchestrator(t, func(c *orchestrator.Config) { c.Engine = "engine 2" })
-	serve(t, second)
-	s := spec()
-	s.Snapshot = "s1"
-	if err := second.Create(t.Context(), s); !cove.Is(err, cove.Conflict) {
-		t.Errorf("err = %v, want conflict", err)
-	}
-	wantClean(t, m)
 }
 
 func TestRestartEndsAnEngineWhoseDirectoryIsGone(t *testing.T) {

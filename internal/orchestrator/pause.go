@@ -11,17 +11,18 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/node"
 	"github.com/cove-sandbox/cove/internal/undo"
 )
 
 // pausing is a sandbox on its way into a snapshot. Its steps fill it in order.
 type pausing struct {
-	o         *Orchestrator
-	sb        *sandbox
-	snapshot  cove.SnapshotID
-	filesOnly bool
-	partial   string // where the snapshot is written
-	undo      undo.Stack
+	o       *Orchestrator
+	sb      *sandbox
+	how     node.Save
+	saved   node.Saved
+	partial string // where the snapshot is written
+	undo    undo.Stack
 }
 
 // pauseSteps is how a sandbox is saved, in order. Until the last, the snapshot
@@ -31,6 +32,7 @@ var pauseSteps = []struct {
 	name string
 	do   func(*pausing, context.Context) error
 }{
+	{"daemon", (*pausing).daemon},
 	{"room", (*pausing).room},
 	{"directory", (*pausing).directory},
 	{"announce", (*pausing).announce}, // a restarted server must know that it may stand still
@@ -41,30 +43,49 @@ var pauseSteps = []struct {
 }
 
 // Pause implements node.Node.
-func (o *Orchestrator) Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, filesOnly bool) error {
+func (o *Orchestrator) Pause(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, how node.Save) (node.Saved, error) {
 	const op = "orchestrator.Pause"
 	if _, err := o.running(ctx); err != nil {
-		return err
+		return node.Saved{}, err
 	}
 	sb, ok := o.find(id)
 	if !ok || sb.record.Execution != execution {
-		return notHere(op)
+		return node.Saved{}, notHere(op)
 	}
-	if !snapshot.Valid() {
-		return cove.E(cove.Invalid, op, nil, "invalid snapshot identifier")
+	if !how.Snapshot.Valid() {
+		return node.Saved{}, cove.E(cove.Invalid, op, nil, "invalid snapshot identifier")
 	}
 	sb.still.Lock()
 	defer sb.still.Unlock()
-	p := &pausing{o: o, sb: sb, snapshot: snapshot, filesOnly: filesOnly}
+	p := &pausing{o: o, sb: sb, how: how}
 	begin := time.Now()
 	for _, step := range pauseSteps {
 		if err := step.do(p, ctx); err != nil {
 			undoCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), o.cfg.KillTimeout)
 			defer cancel()
-			return errors.Join(fmt.Errorf("pause step %s: %w", step.name, err), p.undo.Unwind(undoCtx))
+			return node.Saved{}, errors.Join(fmt.Errorf("pause step %s: %w", step.name, err), p.undo.Unwind(undoCtx))
 		}
 	}
-	o.cfg.Log.Debug("paused", "sandbox", id, "snapshot", snapshot, "took", time.Since(begin).Round(100*time.Microsecond))
+	o.cfg.Log.Debug("paused", "sandbox", id, "snapshot", how.Snapshot, "took", time.Since(begin).Round(100*time.Microsecond))
+	return p.saved, nil
+}
+
+// daemon finds out whether the daemon answers. If it does not, its memory is
+// saved with a note, unless the caller depends on it.
+func (p *pausing) daemon(ctx context.Context) error {
+	if p.sb.record.Unused {
+		return nil // nobody asks how it is
+	}
+	probe, cancel := context.WithTimeout(ctx, p.o.cfg.HealthTimeout)
+	defer cancel()
+	err := p.o.cfg.Daemon.Health(probe, p.sb.dialDaemon)
+	if err == nil {
+		return nil
+	}
+	if p.how.Strict || p.how.FilesOnly {
+		return cove.E(cove.Unavailable, "orchestrator.Pause", err, "the daemon in the sandbox does not answer; the sandbox goes on running")
+	}
+	p.saved.Unresponsive = true
 	return nil
 }
 
@@ -91,11 +112,15 @@ func (p *pausing) room(ctx context.Context) error {
 		return cove.E(cove.NoSpace, op, nil,
 			"the server's disk has no room for the sandbox's memory (%d MiB of %d MiB are free); it goes on running", free>>20, (need+slack)>>20)
 	}
+	if most := p.how.Most; most > 0 && need > most {
+		return cove.E(cove.Exhausted, op, nil,
+			"the snapshot would take about %d MiB, and %d MiB are left of your team's quota: delete snapshots or paused sandboxes; it goes on running", need>>20, most>>20)
+	}
 	return nil
 }
 
 func (p *pausing) directory(context.Context) error {
-	p.partial = p.o.partialDir(p.snapshot)
+	p.partial = p.o.partialDir(p.how.Snapshot)
 	p.undo.Add("directory", func(context.Context) error { return os.RemoveAll(p.partial) })
 	if err := os.Mkdir(p.partial, 0o700); err != nil {
 		return hostFailure("orchestrator.Pause", err)
@@ -109,7 +134,7 @@ func (p *pausing) announce(context.Context) error {
 }
 
 func (p *pausing) checkpoint(ctx context.Context) error {
-	if err := p.sb.process.Checkpoint(ctx, p.partial, p.filesOnly); err != nil {
+	if err := p.sb.process.Checkpoint(ctx, p.partial, p.how.FilesOnly); err != nil {
 		return err
 	}
 	p.undo.Add("checkpoint", p.sb.process.Thaw)
@@ -119,8 +144,9 @@ func (p *pausing) checkpoint(ctx context.Context) error {
 func (p *pausing) manifest(context.Context) error {
 	r := p.sb.record
 	return p.o.saveManifest(p.partial, manifest{
-		Format: manifestFormat, Snapshot: p.snapshot, Sandbox: r.ID, Execution: r.Execution, Identity: r.Identity,
-		FilesOnly: p.filesOnly, Build: r.Build, Tools: r.Tools, Engine: p.o.cfg.Engine, Resources: r.Resources, Created: p.o.cfg.Now().UTC(),
+		Format: manifestFormat, Snapshot: p.how.Snapshot, Sandbox: r.ID, Execution: r.Execution, Identity: r.Identity,
+		FilesOnly: p.how.FilesOnly, Build: r.Build, Tools: r.Tools, Engine: p.sb.process.Handle().Engine, CPU: p.o.cpu,
+		Resources: r.Resources, Created: p.o.cfg.Now().UTC(),
 	})
 }
 
@@ -132,7 +158,13 @@ func (p *pausing) sync(context.Context) error {
 	}
 	var files errgroup.Group
 	for _, e := range entries {
-		files.Go(func() error { return syncPath(filepath.Join(p.partial, e.Name())) })
+		file := filepath.Join(p.partial, e.Name())
+		size, err := allocated(file)
+		if err != nil {
+			return hostFailure("orchestrator.Pause", err)
+		}
+		p.saved.Bytes += size
+		files.Go(func() error { return syncPath(file) })
 	}
 	if err := files.Wait(); err != nil {
 		return hostFailure("orchestrator.Pause", err)
@@ -144,10 +176,10 @@ func (p *pausing) sync(context.Context) error {
 }
 
 func (p *pausing) commit(context.Context) error {
-	if err := os.Rename(p.partial, p.o.snapshotDir(p.snapshot)); err != nil {
+	if err := os.Rename(p.partial, p.o.snapshotDir(p.how.Snapshot)); err != nil {
 		return hostFailure("orchestrator.Pause", err)
 	}
-	p.undo.Add("commit", func(context.Context) error { return os.RemoveAll(p.o.snapshotDir(p.snapshot)) })
+	p.undo.Add("commit", func(context.Context) error { return os.RemoveAll(p.o.snapshotDir(p.how.Snapshot)) })
 	if err := syncPath(p.o.cfg.Snapshots); err != nil {
 		return hostFailure("orchestrator.Pause", err)
 	}

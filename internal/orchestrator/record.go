@@ -26,6 +26,8 @@ type record struct {
 	// Identity is the sandbox whose control token the daemon inside knows: this
 	// one, or the one its snapshot was taken of.
 	Identity cove.SandboxID `json:"identity"`
+	// Unused says that nobody uses it, and so nobody told its daemon who it is.
+	Unused bool `json:"unused,omitempty"`
 	// Frozen is set before everything inside is stopped and cleared after it
 	// goes on: while it is set, either may be the case.
 	Frozen bool            `json:"frozen,omitempty"`

@@ -51,7 +51,7 @@ func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
 		dials: map[*attempt]struct{}{},
 		record: record{
 			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt,
-			OnTimeout: spec.OnTimeout, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Slot: -1,
+			OnTimeout: spec.OnTimeout, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Unused: spec.Unused, Slot: -1,
 		},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -25,6 +26,7 @@ type manifest struct {
 	Build     cove.BuildID     `json:"build"`
 	Tools     string           `json:"tools"`
 	Engine    string           `json:"engine"` // version of the engine that wrote it
+	CPU       []string         `json:"cpu"`    // features of the processors it ran on
 	Resources cove.Resources   `json:"resources"`
 	Created   time.Time        `json:"created"`
 }
@@ -74,9 +76,15 @@ func (o *Orchestrator) loadManifest(id cove.SnapshotID) (*manifest, error) {
 	if m.Format != manifestFormat || m.Snapshot != id {
 		return nil, cove.E(cove.Internal, op, fmt.Errorf("format %d of snapshot %q", m.Format, m.Snapshot), "the sandbox's snapshot is damaged")
 	}
-	if m.Engine != o.cfg.Engine {
+	var missing []string
+	for _, feature := range m.CPU {
+		if _, ok := slices.BinarySearch(o.cpu, feature); !ok {
+			missing = append(missing, feature)
+		}
+	}
+	if missing != nil && !m.FilesOnly {
 		return nil, cove.E(cove.Conflict, op, nil,
-			"the snapshot was written by engine %s and this server has %s: start the server with the engine that wrote it", m.Engine, o.cfg.Engine)
+			"the snapshot's memory needs a processor with %s, which this server's has not: resume it without its memory", strings.Join(missing, ", "))
 	}
 	return &m, nil
 }

@@ -66,6 +66,7 @@ type Handle struct {
 	PID    int    `json:"pid"`
 	Start  string `json:"start"` // the process's start time in the kernel's words; tells a reused PID
 	Socket string `json:"socket"`
+	Engine string `json:"engine"` // version of the engine that runs it
 }
 
 // Spec says what to boot. Paths are on the host and absolute.
@@ -84,6 +85,9 @@ type Spec struct {
 	Restore string
 	// FilesOnly says that the checkpoint was written so.
 	FilesOnly bool
+	// Engine is the version of the engine that wrote the checkpoint: no other
+	// can continue from it. Empty: the newest. NotFound: it is not there.
+	Engine string
 
 	CPUs        int
 	MemoryBytes int64 // what the sandbox sees; the limit is the cgroup's

@@ -50,10 +50,14 @@ type Config struct {
 	// Started is told, once, that requests are served, and where.
 	Started func(addr net.Addr) // nil: nobody is
 
-	WarmSlots    int            // network slots kept ready
-	MaxSandboxes int            // 0: as many as the host bears
-	MaxTimeout   time.Duration  // 0: no limit
-	Resources    cove.Resources // of sandboxes of the base template; zero: control's default
+	WarmSlots    int           // network slots kept ready
+	MaxSandboxes int           // 0: as many as the host bears
+	MaxTimeout   time.Duration // 0: no limit
+
+	TeamSandboxes   int   // sandboxes of a team that run at a time; 0: no limit
+	TeamSnapshotsMB int64 // MiB of disk that a team's snapshots may take; 0: no limit
+
+	Resources cove.Resources // of sandboxes of the base template; zero: control's default
 }
 
 // lockFile is the file in the data directory that a running server holds.
@@ -173,7 +177,15 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.groups, err = cgroup.New(cgroup.Config{Parent: "cove-" + instance}); err != nil {
 		return err
 	}
-	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, StateDir: stateDir(instance), Log: cfg.Log})
+	engine, err := runsc.Version(ctx, cfg.Engine)
+	if err != nil {
+		return err
+	}
+	engines := filepath.Join(cfg.DataDir, "engines")
+	if err := keepEngine(cfg.Engine, engines, engine); err != nil {
+		return err
+	}
+	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, Version: engine, Engines: engines, StateDir: stateDir(instance), Log: cfg.Log})
 	if err != nil {
 		return err
 	}
@@ -188,13 +200,9 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	engine, err := rt.Version(ctx)
-	if err != nil {
-		return err
-	}
 	s.orchestrator, err = orchestrator.New(orchestrator.Config{
 		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
-		Engine: engine, Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
+		Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
 		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens}, Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
 	})
 	if err != nil {
@@ -203,6 +211,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	s.control, err = control.New(control.Config{
 		Store: s.store, Node: s.orchestrator, Base: base{s.builder, cfg.Progress}, Tokens: tokens, Log: cfg.Log,
 		Resources: cfg.Resources, MaxTimeout: cfg.MaxTimeout,
+		TeamSandboxes: cfg.TeamSandboxes, TeamSnapshotBytes: cfg.TeamSnapshotsMB << 20,
 	})
 	if err != nil {
 		return err

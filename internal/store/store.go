@@ -20,6 +20,8 @@ import (
 type Store interface {
 	Teams
 	Templates
+	Snapshots
+	Requests
 	Sandboxes
 
 	// Secret returns the installation's secret of that name: 32 bytes of
@@ -34,6 +36,8 @@ type Store interface {
 type Teams interface {
 	// CreateTeam adds a team. Conflict: the identifier is taken.
 	CreateTeam(ctx context.Context, team cove.Team) error
+	// Team returns a team. NotFound: there is none of that identifier.
+	Team(ctx context.Context, id cove.TeamID) (cove.Team, error)
 	// Teams returns all teams, oldest first.
 	Teams(ctx context.Context) ([]cove.Team, error)
 	// CreateKey adds a key. Conflict: identifier or hash are taken. NotFound:
@@ -64,6 +68,45 @@ type Templates interface {
 	LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error)
 	// UnfinishedBuilds returns the builds that wait or run, oldest first.
 	UnfinishedBuilds(ctx context.Context) ([]cove.Build, error)
+}
+
+// Snapshots are the snapshots that teams keep, as builds of templates.
+type Snapshots interface {
+	// KeepSnapshot adds a build that was made from a sandbox, gives it the tag,
+	// which it takes from the build that had it, and makes the template if the
+	// team has none of that alias. It returns what is kept now, and the builds
+	// that no tag names any more. Conflict: the alias is that of a template which
+	// is not made from sandboxes.
+	KeepSnapshot(ctx context.Context, s cove.NamedSnapshot) (kept cove.NamedSnapshot, superseded []cove.Build, err error)
+	// TaggedBuild returns the build that a template's tag names. NotFound: it
+	// has no such tag.
+	TaggedBuild(ctx context.Context, template cove.TemplateID, tag string) (cove.Build, error)
+	// ListSnapshots returns a page of what a team keeps, newest first.
+	ListSnapshots(ctx context.Context, team cove.TeamID, filter cove.SnapshotFilter) (cove.SnapshotPage, error)
+	// DropSnapshot takes a tag from a team's template, or all of them if tag is
+	// empty, and removes the template if it has none left. It returns the
+	// builds that no tag names any more. NotFound: there is nothing to remove.
+	DropSnapshot(ctx context.Context, team cove.TeamID, template cove.TemplateID, tag string) ([]cove.Build, error)
+	// KeptSnapshots returns the snapshots that builds need.
+	KeptSnapshots(ctx context.Context) ([]cove.SnapshotID, error)
+	// Usage returns what a team takes of the installation.
+	Usage(ctx context.Context, team cove.TeamID) (cove.Usage, error)
+}
+
+// Requests are the requests to make a sandbox that may be repeated.
+type Requests interface {
+	// ClaimRequest records that a request makes a sandbox. If the team made one
+	// with the same key before, that one is returned and nothing changes.
+	ClaimRequest(ctx context.Context, r cove.KeyedRequest) (earlier cove.KeyedRequest, claimed bool, err error)
+	// ForgetRequest forgets the request that was to make a sandbox. That there
+	// is none is not an error.
+	ForgetRequest(ctx context.Context, sandbox cove.SandboxID) error
+	// FinishRequest notes that a request made its sandbox.
+	FinishRequest(ctx context.Context, sandbox cove.SandboxID) error
+	// ForgetUnfinished forgets the requests whose sandbox was never made.
+	ForgetUnfinished(ctx context.Context) error
+	// ForgetRequests forgets what was claimed before a time.
+	ForgetRequests(ctx context.Context, before time.Time) error
 }
 
 // Sandboxes are the sandboxes that have not ended.
@@ -99,6 +142,14 @@ type Change struct {
 	StartedAt time.Time
 	EndAt     time.Time
 	Execution cove.ExecutionID
-	Snapshot  *cove.SnapshotID
-	FilesOnly bool // of Snapshot; only looked at if that is set
+	Snapshot  *SnapshotChange
+	OnTimeout cove.OnTimeout
+}
+
+// SnapshotChange is a sandbox's new snapshot; the zero value is none.
+type SnapshotChange struct {
+	ID           cove.SnapshotID
+	FilesOnly    bool
+	Unresponsive bool
+	Bytes        int64
 }

@@ -19,6 +19,10 @@ type Fake struct {
 	Fail func(cove.Spec) error
 	// FailPause, if set, is asked before each pause; its error is the pause's.
 	FailPause func(cove.SandboxID) error
+	// Created, if set, is told of each create that succeeded, before it returns.
+	Created func(cove.Spec)
+	// Deaf makes the daemons inside not answer.
+	Deaf bool
 
 	mu          sync.Mutex
 	sandboxes   map[cove.SandboxID]*fakeSandbox // guarded by mu
@@ -26,6 +30,9 @@ type Fake struct {
 	telling     sync.Mutex                      // one call of subscribers at a time; taken before mu
 	snapshots   map[cove.SnapshotID]bool        // guarded by mu
 }
+
+// FakeSnapshotBytes is the size of every snapshot of a Fake.
+const FakeSnapshotBytes = 1 << 20
 
 type fakeSandbox struct {
 	spec   cove.Spec
@@ -89,24 +96,30 @@ func (f *Fake) tellLocked(e node.Event) {
 }
 
 // Pause implements node.Node.
-func (f *Fake) Pause(_ context.Context, id cove.SandboxID, execution cove.ExecutionID, snapshot cove.SnapshotID, _ bool) error {
+func (f *Fake) Pause(_ context.Context, id cove.SandboxID, execution cove.ExecutionID, how node.Save) (node.Saved, error) {
 	if f.FailPause != nil {
 		if err := f.FailPause(id); err != nil {
-			return err
+			return node.Saved{}, err
 		}
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sb, ok := f.sandboxes[id]
 	if !ok || sb.spec.Execution != execution {
-		return cove.E(cove.NotFound, "nodetest.Pause", nil, "the sandbox does not run")
+		return node.Saved{}, cove.E(cove.NotFound, "nodetest.Pause", nil, "the sandbox does not run")
+	}
+	if f.Deaf && (how.Strict || how.FilesOnly) {
+		return node.Saved{}, cove.E(cove.Unavailable, "nodetest.Pause", nil, "the daemon does not answer")
+	}
+	if how.Most > 0 && how.Most < FakeSnapshotBytes {
+		return node.Saved{}, cove.E(cove.Exhausted, "nodetest.Pause", nil, "the snapshot would be too large")
 	}
 	sb.frozen = true
 	if f.snapshots == nil {
 		f.snapshots = map[cove.SnapshotID]bool{}
 	}
-	f.snapshots[snapshot] = true
-	return nil
+	f.snapshots[how.Snapshot] = true
+	return node.Saved{Bytes: FakeSnapshotBytes, Unresponsive: f.Deaf}, nil
 }
 
 // Thaw implements node.Node.
@@ -151,6 +164,16 @@ func (f *Fake) Create(_ context.Context, spec cove.Spec) error {
 			return err
 		}
 	}
+	if err := f.create(spec); err != nil {
+		return err
+	}
+	if f.Created != nil {
+		f.Created(spec)
+	}
+	return nil
+}
+
+func (f *Fake) create(spec cove.Spec) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if _, ok := f.sandboxes[spec.ID]; ok {

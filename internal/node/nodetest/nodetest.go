@@ -219,7 +219,7 @@ func snapshots(t *testing.T, n node.Node) int {
 func pauseAndGoOn(t *testing.T, b Bench) {
 	n := b.Open(t)
 	create(t, n, time.Hour)
-	if err := n.Pause(t.Context(), "i1", "x1", "s1", false); err != nil {
+	if _, err := n.Pause(t.Context(), "i1", "x1", node.Save{Snapshot: "s1"}); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 	if list := listed(t, n); len(list) != 1 || snapshots(t, n) != 1 {
@@ -249,7 +249,7 @@ func pauseAndGoOn(t *testing.T, b Bench) {
 func pauseAndThaw(t *testing.T, b Bench) {
 	n := b.Open(t)
 	create(t, n, time.Hour)
-	if err := n.Pause(t.Context(), "i1", "x1", "s1", false); err != nil {
+	if _, err := n.Pause(t.Context(), "i1", "x1", node.Save{Snapshot: "s1"}); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 	for range 2 { // thawing what is not stopped is not an error
@@ -257,14 +257,14 @@ func pauseAndThaw(t *testing.T, b Bench) {
 			t.Fatalf("thaw: %v", err)
 		}
 	}
-	if err := n.Pause(t.Context(), "i1", "x1", "s2", false); err != nil {
+	if _, err := n.Pause(t.Context(), "i1", "x1", node.Save{Snapshot: "s2"}); err != nil {
 		t.Errorf("a second pause: %v", err)
 	}
 }
 
 func pauseNobody(t *testing.T, b Bench) {
 	n := b.Open(t)
-	if err := n.Pause(t.Context(), "inobody", "x1", "s1", false); !cove.Is(err, cove.NotFound) {
+	if _, err := n.Pause(t.Context(), "inobody", "x1", node.Save{Snapshot: "s1"}); !cove.Is(err, cove.NotFound) {
 		t.Errorf("err = %v, want not found", err)
 	}
 	if left := snapshots(t, n); left != 0 {

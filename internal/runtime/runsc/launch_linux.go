@@ -25,7 +25,7 @@ const maxStderr = 16 << 10
 
 // launch runs the launcher and returns what it started. If ctx ends first, the
 // launcher and whatever it started are killed.
-func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) (launch.Response, error) {
+func (r *Runtime) launch(ctx context.Context, version string, spec runtime.Spec, bundle string) (launch.Response, error) {
 	const op = "runsc.launch"
 	req := launch.Request{
 		ID: spec.ID, StateDir: r.cfg.StateDir, Bundle: bundle,
@@ -39,7 +39,11 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	if n := spec.Network; n != nil {
 		req.Network = &launch.Network{NetNS: n.NetNS, Interface: n.Interface, Address: n.Address, Gateway: n.Gateway, MTU: n.MTU}
 	}
-	resp, err := r.ask(ctx, launch.Verb, req, spec.Output)
+	engine, err := r.engine(version)
+	if err != nil {
+		return launch.Response{}, err
+	}
+	resp, err := ask(ctx, engine, launch.Verb, req, spec.Output)
 	if err == nil {
 		return resp, nil
 	}
@@ -53,14 +57,14 @@ func (r *Runtime) launch(ctx context.Context, spec runtime.Spec, bundle string) 
 	return launch.Response{}, failure(op, err, "the sandbox could not be started")
 }
 
-// ask runs the engine binary with one question and returns its answer. output,
+// ask runs an engine binary with one question and returns its answer. output,
 // if not nil, becomes the output of a sandbox it starts.
-func (r *Runtime) ask(ctx context.Context, verb string, question any, output *os.File) (launch.Response, error) {
+func ask(ctx context.Context, engine, verb string, question any, output *os.File) (launch.Response, error) {
 	input, err := json.Marshal(question)
 	if err != nil {
 		return launch.Response{}, err
 	}
-	cmd := exec.CommandContext(ctx, r.cfg.Engine, verb)
+	cmd := exec.CommandContext(ctx, engine, verb)
 	var stdout bytes.Buffer
 	stderr := &tail{max: maxStderr}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, stderr
@@ -85,12 +89,12 @@ func (r *Runtime) ask(ctx context.Context, verb string, question any, output *os
 // versionLimit bounds the engine's answer to the question which it is.
 const versionLimit = 20 * time.Second
 
-// Version returns the engine's version: what it writes, only an engine of the
-// same version can go on from.
-func (r *Runtime) Version(ctx context.Context) (string, error) {
+// Version returns the version of an engine binary: what it writes, only an
+// engine of the same version can go on from.
+func Version(ctx context.Context, engine string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, versionLimit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, r.cfg.Engine, "--version").Output()
+	out, err := exec.CommandContext(ctx, engine, "--version").Output()
 	if err != nil {
 		return "", fmt.Errorf("asking the engine for its version: %w", err)
 	}

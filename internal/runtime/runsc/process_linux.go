@@ -87,7 +87,7 @@ func (p *process) Checkpoint(ctx context.Context, dir string, filesOnly bool) er
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkpointLimit)
 	defer cancel()
 	order := launch.Order{Do: launch.Checkpoint, ID: p.handle.ID, Socket: p.handle.Socket, Dir: dir, FilesOnly: filesOnly}
-	if _, err := p.runtime.ask(ctx, launch.OrderVerb, order, nil); err != nil {
+	if _, err := p.order(ctx, order); err != nil {
 		return failure(op, err, "the sandbox's state could not be saved; it goes on running")
 	}
 	return nil
@@ -97,10 +97,20 @@ func (p *process) Checkpoint(ctx context.Context, dir string, filesOnly bool) er
 func (p *process) Thaw(ctx context.Context) error {
 	const op = "runsc.Thaw"
 	order := launch.Order{Do: launch.Thaw, ID: p.handle.ID, Socket: p.handle.Socket}
-	if _, err := p.runtime.ask(ctx, launch.OrderVerb, order, nil); err != nil {
+	if _, err := p.order(ctx, order); err != nil {
 		return failure(op, err, "the stopped sandbox could not go on")
 	}
 	return nil
+}
+
+// order has the engine do something, by its own kind: the two must understand
+// each other.
+func (p *process) order(ctx context.Context, order launch.Order) (launch.Response, error) {
+	engine, err := p.runtime.engine(p.handle.Engine)
+	if err != nil {
+		return launch.Response{}, err
+	}
+	return ask(ctx, engine, launch.OrderVerb, order, nil)
 }
 
 func (p *process) signal(sig unix.Signal) error {

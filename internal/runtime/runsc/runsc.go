@@ -8,6 +8,7 @@
 package runsc
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,6 +25,8 @@ import (
 // Config is what a Runtime is made of.
 type Config struct {
 	Engine   string // path of cove-runsc; required
+	Version  string // of Engine; see Version
+	Engines  string // directory with other versions, each as <version>/cove-runsc; empty: there are none
 	StateDir string // directory for control sockets; required, and short: a socket's path has 108 bytes
 	Log      *slog.Logger
 
@@ -69,11 +72,12 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (_ runtime.Proce
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.StartTimeout)
 	defer cancel()
-	resp, err := r.launch(ctx, spec, bundle)
+	version := cmp.Or(spec.Engine, r.cfg.Version)
+	resp, err := r.launch(ctx, version, spec, bundle)
 	if err != nil {
 		return nil, err
 	}
-	p, err := r.watch(runtime.Handle{ID: spec.ID, PID: resp.PID, Socket: resp.Socket})
+	p, err := r.watch(runtime.Handle{ID: spec.ID, PID: resp.PID, Socket: resp.Socket, Engine: version})
 	if err != nil {
 		return nil, failure(op, err, "the sandbox ended while it was starting")
 	}
@@ -82,6 +86,24 @@ func (r *Runtime) Start(ctx context.Context, spec runtime.Spec) (_ runtime.Proce
 		r.cfg.Log.Warn("a sandbox's bundle could not be removed", "sandbox", spec.ID, "err", err)
 	}
 	return p, nil
+}
+
+// EngineFile is the name of the engine's binary.
+const EngineFile = "cove-runsc"
+
+// engine returns the path of the engine of a version.
+func (r *Runtime) engine(version string) (string, error) {
+	if version == "" || version == r.cfg.Version {
+		return r.cfg.Engine, nil
+	}
+	path := filepath.Join(r.cfg.Engines, version, EngineFile)
+	if r.cfg.Engines == "" || version != filepath.Base(version) {
+		path = ""
+	}
+	if _, err := os.Stat(path); err != nil {
+		return "", cove.E(cove.NotFound, "runsc.engine", err, "the engine %q that wrote the snapshot is not on this server", version)
+	}
+	return path, nil
 }
 
 // Adopt implements runtime.Runtime.

@@ -1,11 +1,13 @@
 package runtimetest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -67,6 +69,10 @@ type Fake struct {
 	Host *Host
 	// Ready is what init writes. Empty: "ready\n".
 	Ready string
+	// Engine is the version of its engine. Empty: "engine 1".
+	Engine string
+	// Engines are other versions that it has.
+	Engines []string
 	// Fail, if set, is asked before each start; its error is the start's.
 	Fail func(runtime.Spec) error
 }
@@ -81,6 +87,13 @@ func (f *Fake) Start(ctx context.Context, spec runtime.Spec) (runtime.Process, e
 	}
 	if spec.Rootfs == "" {
 		return nil, cove.E(cove.Internal, op, nil, "the sandbox could not be started")
+	}
+	engine := cmp.Or(f.Engine, "engine 1")
+	if wanted := cmp.Or(spec.Engine, engine); wanted != engine {
+		if !slices.Contains(f.Engines, wanted) {
+			return nil, cove.E(cove.NotFound, op, nil, "the engine %q that wrote the snapshot is not on this server", wanted)
+		}
+		engine = wanted
 	}
 	if f.Fail != nil {
 		if err := f.Fail(spec); err != nil {
@@ -108,7 +121,8 @@ func (f *Fake) Start(ctx context.Context, spec runtime.Spec) (runtime.Process, e
 	pid := h.nextPID
 	h.nextPID++
 	p := &fakeProcess{host: h, done: make(chan struct{}), handle: runtime.Handle{
-		ID: spec.ID, PID: pid, Start: strconv.Itoa(pid), Socket: "socket-" + spec.ID,
+		Engine: engine,
+		ID:     spec.ID, PID: pid, Start: strconv.Itoa(pid), Socket: "socket-" + spec.ID,
 	}}
 	h.processes[pid] = p
 	return p, nil

@@ -15,7 +15,8 @@ import (
 
 const sandboxColumns = `id, execution_id, team_id, template_id, alias, build_id, node_id, state,
 	cpus, memory_mb, disk_mb, started_at, end_at, metadata, env, secure, internet, envd,
-	on_timeout, auto_resume, timeout, snapshot_id, pause_files_only, files_only`
+	on_timeout, auto_resume, timeout, snapshot_id, pause_files_only, files_only,
+	unresponsive, snapshot_bytes, user, workdir`
 
 func scanSandbox(row scanner) (cove.Sandbox, error) {
 	var sb cove.Sandbox
@@ -25,7 +26,7 @@ func scanSandbox(row scanner) (cove.Sandbox, error) {
 	err := row.Scan(&sb.ID, &sb.Execution, &sb.Team, &sb.Template, &sb.Alias, &sb.Build, &sb.Node, &sb.State,
 		&sb.Resources.CPUs, &sb.Resources.MemoryMB, &sb.Resources.DiskMB, &started, &end, &metadata, &env,
 		&sb.Secure, &internet, &sb.Envd, &sb.Lifecycle.OnTimeout, &sb.Lifecycle.AutoResume, &timeout, &sb.Snapshot,
-		&sb.Lifecycle.FilesOnly, &sb.FilesOnly)
+		&sb.Lifecycle.FilesOnly, &sb.FilesOnly, &sb.Unresponsive, &sb.SnapshotBytes, &sb.User, &sb.Workdir)
 	if err != nil {
 		return cove.Sandbox{}, err
 	}
@@ -63,12 +64,12 @@ func (s *Store) CreateSandbox(ctx context.Context, sb cove.Sandbox) error {
 	if err != nil {
 		return convert(op, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(24)+`)`,
+	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(28)+`)`,
 		sb.ID, sb.Execution, sb.Team, sb.Template, sb.Alias, sb.Build, sb.Node, sb.State,
 		sb.Resources.CPUs, sb.Resources.MemoryMB, sb.Resources.DiskMB, micros(sb.StartedAt), micros(sb.EndAt),
 		metadata, env, sb.Secure, sb.Internet, sb.Envd,
 		cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot,
-		sb.Lifecycle.FilesOnly, sb.FilesOnly)
+		sb.Lifecycle.FilesOnly, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes, sb.User, sb.Workdir)
 	return convert(op, err)
 }
 
@@ -175,11 +176,16 @@ func (s *Store) Transition(ctx context.Context, id cove.SandboxID, execution cov
 		if change.Execution != "" {
 			sb.Execution = change.Execution
 		}
-		if change.Snapshot != nil {
-			sb.Snapshot, sb.FilesOnly = *change.Snapshot, change.FilesOnly
+		if c := change.Snapshot; c != nil {
+			sb.Snapshot, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes = c.ID, c.FilesOnly, c.Unresponsive, c.Bytes
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET state = ?, started_at = ?, end_at = ?, execution_id = ?, snapshot_id = ?, files_only = ? WHERE id = ?`,
-			sb.State, micros(sb.StartedAt), micros(sb.EndAt), sb.Execution, sb.Snapshot, sb.FilesOnly, id)
+		if change.OnTimeout != "" {
+			sb.Lifecycle.OnTimeout = change.OnTimeout
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE sandboxes SET state = ?, started_at = ?, end_at = ?, execution_id = ?,
+			snapshot_id = ?, files_only = ?, unresponsive = ?, snapshot_bytes = ?, on_timeout = ? WHERE id = ?`,
+			sb.State, micros(sb.StartedAt), micros(sb.EndAt), sb.Execution,
+			sb.Snapshot, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes, sb.Lifecycle.OnTimeout, id)
 		return err
 	})
 	return sb, err

@@ -46,6 +46,20 @@ func (s *Store) CreateTeam(ctx context.Context, team cove.Team) error {
 	return convert("sqlite.CreateTeam", err)
 }
 
+// Team implements store.Teams.
+func (s *Store) Team(ctx context.Context, id cove.TeamID) (cove.Team, error) {
+	t, err := scanTeam(s.read.QueryRowContext(ctx, `SELECT id, name, created_at FROM teams WHERE id = ?`, id))
+	return t, convert("sqlite.Team", err)
+}
+
+func scanTeam(row scanner) (cove.Team, error) {
+	var t cove.Team
+	var created int64
+	err := row.Scan(&t.ID, &t.Name, &created)
+	t.CreatedAt = fromMicros(created)
+	return t, err
+}
+
 // Teams implements store.Teams.
 func (s *Store) Teams(ctx context.Context) ([]cove.Team, error) {
 	const op = "sqlite.Teams"
@@ -53,13 +67,7 @@ func (s *Store) Teams(ctx context.Context) ([]cove.Team, error) {
 	if err != nil {
 		return nil, convert(op, err)
 	}
-	return collect(op, rows, func(row scanner) (cove.Team, error) {
-		var t cove.Team
-		var created int64
-		err := row.Scan(&t.ID, &t.Name, &created)
-		t.CreatedAt = fromMicros(created)
-		return t, err
-	})
+	return collect(op, rows, scanTeam)
 }
 
 // CreateKey implements store.Teams.

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"strings"
@@ -8,43 +9,79 @@ import (
 	cove "github.com/cove-sandbox/cove"
 )
 
+const templateColumns = `id, team_id, alias, source, public, created_at`
+
+// templateFields returns where a template's columns are read into, and what
+// must be called then.
+func templateFields(t *cove.Template) (into []any, set func()) {
+	var created int64
+	return []any{&t.ID, &t.Team, &t.Alias, &t.Source, &t.Public, &created}, func() { t.CreatedAt = fromMicros(created) }
+}
+
+func scanTemplate(row scanner) (cove.Template, error) {
+	var t cove.Template
+	into, set := templateFields(&t)
+	err := row.Scan(into...)
+	set()
+	return t, err
+}
+
+// execer is the database or a transaction.
+type execer interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+}
+
+func insertTemplate(ctx context.Context, db execer, t cove.Template) error {
+	_, err := db.ExecContext(ctx, `INSERT INTO templates (`+templateColumns+`) VALUES (`+marks(6)+`)`,
+		t.ID, t.Team, t.Alias, cmp.Or(t.Source, cove.FromRecipe), t.Public, micros(t.CreatedAt))
+	return err
+}
+
 // CreateTemplate implements store.Templates.
 func (s *Store) CreateTemplate(ctx context.Context, t cove.Template) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO templates (id, team_id, alias, public, created_at) VALUES (?, ?, ?, ?, ?)`,
-		t.ID, t.Team, t.Alias, t.Public, micros(t.CreatedAt))
-	return convert("sqlite.CreateTemplate", err)
+	return convert("sqlite.CreateTemplate", insertTemplate(ctx, s.write, t))
 }
 
 // TemplateByName implements store.Templates.
 func (s *Store) TemplateByName(ctx context.Context, team cove.TeamID, name string) (cove.Template, error) {
-	var t cove.Template
-	var created int64
-	err := s.read.QueryRowContext(ctx, `
-		SELECT id, team_id, alias, public, created_at FROM templates
+	t, err := scanTemplate(s.read.QueryRowContext(ctx, `
+		SELECT `+templateColumns+` FROM templates
 		WHERE (alias = ?2 AND team_id IN (?1, '')) OR (id = ?2 AND (team_id IN (?1, '') OR public))
-		ORDER BY team_id = ?1 DESC, team_id = '' DESC, alias = ?2 DESC LIMIT 1`, team, name).
-		Scan(&t.ID, &t.Team, &t.Alias, &t.Public, &created)
-	t.CreatedAt = fromMicros(created)
+		ORDER BY team_id = ?1 DESC, team_id = '' DESC, alias = ?2 DESC LIMIT 1`, team, name))
 	return t, convert("sqlite.TemplateByName", err)
 }
 
-const buildColumns = `id, template_id, status, reason, cpus, memory_mb, disk_mb, envd, user, workdir, created_at, ended_at`
+const buildColumns = `id, template_id, status, reason, cpus, memory_mb, disk_mb, envd, user, workdir, created_at, ended_at,
+	snapshot_id, files_only, snapshot_bytes, origin_id`
+
+// buildFields returns where a build's columns are read into, and what must be
+// called then.
+func buildFields(b *cove.Build) (into []any, set func()) {
+	var created, ended int64
+	return []any{
+		&b.ID, &b.Template, &b.Status, &b.Reason, &b.Resources.CPUs, &b.Resources.MemoryMB, &b.Resources.DiskMB,
+		&b.Envd, &b.User, &b.Workdir, &created, &ended, &b.Snapshot, &b.FilesOnly, &b.SnapshotBytes, &b.Origin,
+	}, func() { b.CreatedAt, b.EndedAt = fromMicros(created), fromMicros(ended) }
+}
 
 func scanBuild(row scanner) (cove.Build, error) {
 	var b cove.Build
-	var created, ended int64
-	err := row.Scan(&b.ID, &b.Template, &b.Status, &b.Reason, &b.Resources.CPUs, &b.Resources.MemoryMB, &b.Resources.DiskMB,
-		&b.Envd, &b.User, &b.Workdir, &created, &ended)
-	b.CreatedAt, b.EndedAt = fromMicros(created), fromMicros(ended)
+	into, set := buildFields(&b)
+	err := row.Scan(into...)
+	set()
 	return b, err
+}
+
+func insertBuild(ctx context.Context, db execer, b cove.Build) error {
+	_, err := db.ExecContext(ctx, `INSERT INTO builds (`+buildColumns+`) VALUES (`+marks(16)+`)`,
+		b.ID, b.Template, b.Status, b.Reason, b.Resources.CPUs, b.Resources.MemoryMB, b.Resources.DiskMB,
+		b.Envd, b.User, b.Workdir, micros(b.CreatedAt), micros(b.EndedAt), b.Snapshot, b.FilesOnly, b.SnapshotBytes, b.Origin)
+	return err
 }
 
 // CreateBuild implements store.Templates.
 func (s *Store) CreateBuild(ctx context.Context, b cove.Build) error {
-	_, err := s.write.ExecContext(ctx, `INSERT INTO builds (`+buildColumns+`) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		b.ID, b.Template, b.Status, b.Reason, b.Resources.CPUs, b.Resources.MemoryMB, b.Resources.DiskMB,
-		b.Envd, b.User, b.Workdir, micros(b.CreatedAt), micros(b.EndedAt))
-	return convert("sqlite.CreateBuild", err)
+	return convert("sqlite.CreateBuild", insertBuild(ctx, s.write, b))
 }
 
 // UpdateBuild implements store.Templates.

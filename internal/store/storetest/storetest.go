@@ -27,6 +27,12 @@ func Run(t *testing.T, open func(*testing.T) store.Store) {
 		"template/alias conflicts within a team":       templateConflict,
 		"build/latest of a status":                     latestBuild,
 		"build/an ended one stays as it is":            endedBuild,
+		"snapshot/kept under a name and a tag":         keepSnapshot,
+		"snapshot/name of a template conflicts":        keepSnapshotConflict,
+		"snapshot/list filters and pages":              listSnapshots,
+		"snapshot/drop a tag, then the rest":           dropSnapshot,
+		"snapshot/what a team takes":                   usage,
+		"request/claimed once, forgotten, finished":    requests,
 		"sandbox/round trip":                           sandboxRoundTrip,
 		"sandbox/create twice conflicts":               sandboxTwice,
 		"sandbox/another team's is not found":          sandboxForeign,
@@ -109,6 +115,11 @@ func teamTwice(t *testing.T, s store.Store) {
 	got, err := s.Teams(t.Context())
 	must(t, err)
 	same(t, "teams", got, want)
+	one, err := s.Team(t.Context(), rival)
+	must(t, err)
+	same(t, "team", one, want[1])
+	_, err = s.Team(t.Context(), "nobody")
+	wantKind(t, err, cove.NotFound)
 }
 
 func keyByHash(t *testing.T, s store.Store) {
@@ -211,6 +222,7 @@ func sandboxRoundTrip(t *testing.T, s store.Store) {
 	full.Internet, full.Secure = &no, false
 	plain.Lifecycle.OnTimeout = cove.KillOnTimeout
 	full.Lifecycle = cove.Lifecycle{OnTimeout: cove.PauseOnTimeout, AutoResume: true, Timeout: 90 * time.Second}
+	full.Unresponsive, full.SnapshotBytes, full.User, full.Workdir = true, 1<<40, "user", "/w"
 	full.Lifecycle.FilesOnly, full.Snapshot, full.FilesOnly = true, "s1", true
 	plain.Metadata, plain.Env = map[string]string{}, map[string]string{}
 	for _, want := range []cove.Sandbox{plain, full} {
@@ -263,21 +275,22 @@ func transitions(t *testing.T, s store.Store) {
 
 func pauseAndResume(t *testing.T, s store.Store) {
 	sb := running(t, s, sandbox(1))
-	snapshot, none := cove.SnapshotID("s1"), cove.SnapshotID("")
+	saved := &store.SnapshotChange{ID: "s1", FilesOnly: true, Unresponsive: true, Bytes: 7}
 	for _, step := range []struct {
 		change        store.Change
 		wantExecution cove.ExecutionID
 		wantSnapshot  cove.SnapshotID
 	}{
 		{store.Change{To: cove.Pausing}, "x1", ""},
-		{store.Change{To: cove.Paused, Snapshot: &snapshot, FilesOnly: true}, "x1", "s1"},
-		{store.Change{To: cove.Resuming, Execution: "x2"}, "x2", "s1"},
-		{store.Change{To: cove.Running, Snapshot: &none}, "x2", ""},
+		{store.Change{To: cove.Paused, Snapshot: saved}, "x1", "s1"},
+		{store.Change{To: cove.Resuming, Execution: "x2", OnTimeout: cove.PauseOnTimeout}, "x2", "s1"},
+		{store.Change{To: cove.Running, Snapshot: &store.SnapshotChange{}}, "x2", ""},
 	} {
 		got, err := s.Transition(t.Context(), sb.ID, sb.Execution, step.change)
 		must(t, err)
 		if got.State != step.change.To || got.Execution != step.wantExecution || got.Snapshot != step.wantSnapshot ||
-			got.FilesOnly != (step.wantSnapshot == "s1") {
+			got.FilesOnly != (step.wantSnapshot == "s1") || got.Unresponsive != got.FilesOnly || got.SnapshotBytes != 7 && got.FilesOnly ||
+			(got.Lifecycle.OnTimeout == cove.PauseOnTimeout) != (step.wantExecution == "x2") {
 			t.Errorf("%+v: %+v", step, got)
 		}
 		again, err := s.Sandbox(t.Context(), team, sb.ID)

@@ -1,0 +1,50 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/cove-sandbox/cove/internal/runtime/runsc"
+)
+
+// keepEngine puts a copy of the engine where a later server, which comes with
+// another, finds it for the snapshots that this one writes.
+func keepEngine(engine, dir, version string) error {
+	const failure = "a copy of the engine cannot be kept for the snapshots it writes: %w"
+	target := filepath.Join(dir, version, runsc.EngineFile)
+	if _, err := os.Stat(target); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(target), 0o700); err != nil {
+		return fmt.Errorf(failure, err)
+	}
+	if err := copyProgram(engine, target+".new"); err != nil {
+		return fmt.Errorf(failure, err)
+	}
+	if err := os.Rename(target+".new", target); err != nil {
+		return fmt.Errorf(failure, err)
+	}
+	return nil
+}
+
+// copyProgram copies a program so that the copy is whole and on disk when it
+// returns.
+func copyProgram(from, to string) (err error) {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o755)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, out.Close()) }()
+	if _, err := io.Copy(out, in); err != nil {
+		return err
+	}
+	return out.Sync()
+}
