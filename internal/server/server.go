@@ -131,8 +131,12 @@ func (s *Server) open(ctx context.Context) (err error) {
 			return fmt.Errorf("cannot listen on %s: %w; choose another address with --edge-listen", cfg.EdgeListen, err)
 		}
 	}
-	s.store, err = sqlite.Open(ctx, filepath.Join(cfg.DataDir, "cove.db"))
-	return err
+	records, err := sqlite.Open(ctx, filepath.Join(cfg.DataDir, "cove.db"))
+	if err != nil {
+		return err
+	}
+	s.store = records
+	return nil
 }
 
 // close gives back what open took, and waits for nothing else: what works has

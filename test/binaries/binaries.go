@@ -19,11 +19,23 @@ import (
 // user's cache, so later runs find the programs linked.
 func Dir(t testing.TB, names ...string) string {
 	t.Helper()
+	return build(t, "bin", "", names)
+}
+
+// Other is Dir for programs that say they have another version of the engine:
+// the same code, but one must not be taken for the other.
+func Other(t testing.TB, names ...string) string {
+	t.Helper()
+	return build(t, "bin-other", "-other", names)
+}
+
+func build(t testing.TB, folder, suffix string, names []string) string {
+	t.Helper()
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		cache = os.TempDir()
 	}
-	dir := filepath.Join(cache, "cove-test", "bin")
+	dir := filepath.Join(cache, "cove-test", folder)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +43,7 @@ func Dir(t testing.TB, names ...string) string {
 	defer cancel()
 	root := run(t, exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}"))
 	version := run(t, exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Version}}", "gvisor.dev/gvisor"))
-	args := []string{"install", "-buildvcs=false", "-ldflags", "-s -w -X gvisor.dev/gvisor/runsc/version.version=" + version}
+	args := []string{"install", "-buildvcs=false", "-ldflags", "-s -w -X gvisor.dev/gvisor/runsc/version.version=" + version + suffix}
 	for _, name := range names {
 		args = append(args, "./cmd/"+name)
 	}

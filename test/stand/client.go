@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"testing"
 	"time"
@@ -54,6 +55,7 @@ func (s *Server) Attempt(ctx context.Context, method, path string, body any) (in
 	if err != nil {
 		return 0, nil, err
 	}
+	maps.Copy(req.Header, s.Header)
 	req.Header.Set("X-API-Key", s.Key)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {

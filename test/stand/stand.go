@@ -28,13 +28,16 @@ import (
 
 // Server is a cove serve that runs.
 type Server struct {
-	Dir  string // its data directory
-	URL  string // of API and edge
-	Key  string
-	Env  []string // more of its environment; set before Run
+	Dir string // its data directory
+	URL string // of API and edge
+	Key string
+	Env []string // more of its environment; set before Run
+
+	Header http.Header // of every request to the API beside the key; may be nil
+
 	args []string
 
-	programs string // where they lie; set by the first launch
+	Programs string // where they lie; set by the first launch if it is empty
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process is gone
@@ -109,11 +112,11 @@ func (s *Server) Run(t testing.TB) {
 // launch starts the program.
 func (s *Server) launch(t testing.TB) error {
 	t.Helper()
-	if s.programs == "" {
-		s.programs = binaries.Dir(t, "cove", "cove-runsc", "cove-envd")
+	if s.Programs == "" {
+		s.Programs = binaries.Dir(t, "cove", "cove-runsc", "cove-envd")
 	}
 	args := append([]string{"serve", "--data-dir", s.Dir, "--listen", "127.0.0.1:0", "--log-level", "debug"}, s.args...)
-	s.cmd = exec.Command(filepath.Join(s.programs, "cove"), args...)
+	s.cmd = exec.Command(filepath.Join(s.Programs, "cove"), args...)
 	s.cmd.Env = append(os.Environ(), s.Env...)
 	if s.log == nil {
 		s.log = &log{}
