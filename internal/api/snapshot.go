@@ -98,6 +98,12 @@ func (s *server) DeleteTemplate(w http.ResponseWriter, r *http.Request, name str
 	})
 }
 
+// DeleteNamespacedTemplate answers DELETE /templates/{namespace}/{templateID}:
+// older clients do not encode the slash in a name.
+func (s *server) DeleteNamespacedTemplate(w http.ResponseWriter, r *http.Request, namespace, name string) {
+	s.DeleteTemplate(w, r, namespace+"/"+name)
+}
+
 // toSnapshot says how to make sandboxes from n.
 func toSnapshot(owner cove.Team, n cove.NamedSnapshot) wire.SnapshotInfo {
 	if !n.Template.Named() {

@@ -82,6 +82,7 @@ func TestDeleteSnapshot(t *testing.T) {
 		"/templates/t1":                     "t1",
 		"/templates/my-team%2Fsnap%3Av2":    "my-team/snap:v2",
 		"/templates/my-team%2Fsnap:default": "my-team/snap:default",
+		"/templates/my-team/snap:v2":        "my-team/snap:v2",
 	} {
 		f := snapshotFixture(t)
 		if w := f.do("DELETE", path, ""); w.Code != 204 || f.control.name != want {

@@ -22,16 +22,13 @@ import (
 // serve yet, with what they are for. Each must be offered by some version that
 // is tested, and must have no case.
 var notServed = map[string]string{
-	"sandbox.create_snapshot": "snapshots",
-	"sandbox.list_snapshots":  "snapshots",
-	"sandbox.delete_snapshot": "snapshots",
-	"sandbox.get_metrics":     "metrics",
-	"sandbox.update_network":  "egress rules",
-	"sandbox.get_mcp_url":     "the MCP gateway",
-	"sandbox.get_mcp_token":   "the MCP gateway",
-	"Template":                "own templates",
-	"Volume":                  "volumes",
-	"Secret":                  "secrets",
+	"sandbox.get_metrics":    "metrics",
+	"sandbox.update_network": "egress rules",
+	"sandbox.get_mcp_url":    "the MCP gateway",
+	"sandbox.get_mcp_token":  "the MCP gateway",
+	"Template":               "own templates",
+	"Volume":                 "volumes",
+	"Secret":                 "secrets",
 }
 
 // atOnce is how many clients run at a time. Each waits more than it works.

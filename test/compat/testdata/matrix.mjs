@@ -11,13 +11,14 @@ import files from './matrix/files.mjs'
 import git from './matrix/git.mjs'
 import sandbox from './matrix/sandbox.mjs'
 import lifecycle from './matrix/lifecycle.mjs'
+import snapshots from './matrix/snapshots.mjs'
 
 const sbx = await e2b.Sandbox.create({ timeoutMs: 600_000, envs: { GREETING: 'hello', WHO: 'all' } })
 try {
   const methods = await methodsOf(sbx)
   print({ methods: [...methods] })
   const run = new Run(sbx, methods)
-  for (const cases of [commands, pty, files, git, sandbox, lifecycle]) await run.all(cases)
+  for (const cases of [commands, pty, files, git, sandbox, lifecycle, snapshots]) await run.all(cases)
 } finally {
   await sbx.kill()
 }

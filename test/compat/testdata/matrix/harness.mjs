@@ -50,6 +50,7 @@ export class Run {
     this.methods = methods
     this.count = 0
     this.others = []
+    this.snapshots = []
   }
 
   async all(cases) {
@@ -71,6 +72,7 @@ export class Run {
       }
       clearTimeout(timer)
       await Promise.all(this.others.splice(0).map((other) => other.kill().catch(() => {})))
+      await Promise.all(this.snapshots.splice(0).map((id) => Sandbox.deleteSnapshot(id).catch(() => {})))
       print(line)
     }
   }

@@ -70,6 +70,7 @@ class Run:
         self.classes = classes
         self.count = 0
         self.others = []
+        self.snapshots = []
 
     def has(self, method, needs=None):
         """Says whether this version has a method, and what a case needs."""
@@ -95,6 +96,9 @@ class Run:
         for other in self.others:
             await got(other.kill())
         self.others.clear()
+        for snapshot in self.snapshots:
+            await got(self.flavour.sandbox.delete_snapshot(snapshot))
+        self.snapshots.clear()
         show(line)
 
     def path(self, name=""):
@@ -149,7 +153,7 @@ def methods_of(classes):
 
 
 async def main(flavour):
-    for name in ("commands", "pty", "files", "git", "sandbox", "lifecycle"):
+    for name in ("commands", "pty", "files", "git", "sandbox", "lifecycle", "snapshots"):
         importlib.import_module(f"matrix.{name}")
     sbx = await got(flavour.sandbox.create(timeout=600, envs={"GREETING": "hello", "WHO": "all"}))
     try:

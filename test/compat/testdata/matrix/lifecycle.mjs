@@ -4,7 +4,7 @@ import { Sandbox, SandboxError, SandboxNotFoundError } from 'e2b'
 
 import { fails, request, until } from './harness.mjs'
 
-const UNKNOWN = 'iaaaaaaaaaaaaaaaaaaaa'
+export const UNKNOWN = 'iaaaaaaaaaaaaaaaaaaaa'
 const left = (info) => (info.endAt - Date.now()) / 1000
 
 // A process that counts in its memory how often it was asked.
@@ -20,18 +20,18 @@ while True:
         f.write(f"{os.getpid()} {count}")
 `
 
-const sh = async (sbx, command, opts) => (await sbx.commands.run(command, opts)).stdout
-const boot = (sbx) => sh(sbx, 'cat /proc/sys/kernel/random/boot_id')
+export const sh = async (sbx, command, opts) => (await sbx.commands.run(command, opts)).stdout
+export const boot = (sbx) => sh(sbx, 'cat /proc/sys/kernel/random/boot_id')
 const state = async (sbx) => (await sbx.getInfo()).state
 const comesToPause = (sbx) => until('the sandbox is paused', async () => (await state(sbx)) === 'paused')
 
-async function asked(sbx) {
+export async function asked(sbx) {
   const answer = await sh(sbx, 'echo > ask && cat answer', { timeoutMs: 20_000 })
   return answer.split(' ').map(Number)
 }
 
 // counting starts the counter and returns its process.
-async function counting(sbx) {
+export async function counting(sbx) {
   await sbx.files.write('counter.py', COUNTER)
   await sh(sbx, '(setsid python3 counter.py >/dev/null 2>&1 </dev/null &) ; until [ -e ready ]; do sleep 0.02; done')
   const [pid, count] = await asked(sbx)
