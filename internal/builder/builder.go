@@ -130,6 +130,30 @@ func (b *Builder) Remove(_ context.Context, build cove.BuildID) error {
 	return nil
 }
 
+// List returns the manifests of the finished builds. One that cannot be read is
+// left out.
+func (b *Builder) List(ctx context.Context) ([]Manifest, error) {
+	entries, err := os.ReadDir(b.cfg.TemplatesDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("builder.List: %w", err)
+	}
+	var all []Manifest
+	for _, e := range entries {
+		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		m, err := b.Manifest(ctx, cove.BuildID(e.Name()))
+		if err != nil {
+			if !cove.Is(err, cove.NotFound) {
+				b.cfg.Log.WarnContext(ctx, "passing over a build", "build", e.Name(), "err", err)
+			}
+			continue
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
 // Manifest reads the manifest of a build. NotFound means that there is no
 // such finished build.
 func (b *Builder) Manifest(_ context.Context, build cove.BuildID) (Manifest, error) {
@@ -164,22 +188,12 @@ func (b *Builder) FindBase(ctx context.Context) (Manifest, error) {
 		return Manifest{}, fmt.Errorf("%s: %w", op, err)
 	}
 	key := r.key()
-	entries, err := os.ReadDir(b.cfg.TemplatesDir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	builds, err := b.List(ctx)
+	if err != nil {
 		return Manifest{}, fmt.Errorf("%s: %w", op, err)
 	}
 	var found Manifest
-	for _, e := range entries {
-		if !e.IsDir() || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		m, err := b.Manifest(ctx, cove.BuildID(e.Name()))
-		if err != nil {
-			if !cove.Is(err, cove.NotFound) {
-				b.cfg.Log.WarnContext(ctx, "passing over a build", "build", e.Name(), "err", err)
-			}
-			continue
-		}
+	for _, m := range builds {
 		if m.Alias == cove.BaseTemplate && m.Recipe == key && m.Created.After(found.Created) {
 			found = m
 		}

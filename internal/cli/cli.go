@@ -74,7 +74,7 @@ The official E2B SDKs and CLI work against it unchanged.`,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w; %w", err, errUsage) })
-	root.AddCommand(newServe(s), newEnv(s), newDoctor(s), newUninstall(s), newVersion(s))
+	root.AddCommand(newServe(s), newEnv(s), newDoctor(s), newGC(s), newUninstall(s), newVersion(s))
 	return root
 }
 

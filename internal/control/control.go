@@ -92,7 +92,7 @@ func (c *Control) Run(ctx context.Context) error {
 		return err
 	}
 	close(c.reconciled)
-	<-ctx.Done()
+	c.sweep(ctx)
 	return nil
 }
 

@@ -59,6 +59,12 @@ type Node interface {
 	// Snapshots returns the complete snapshots on this host.
 	Snapshots(ctx context.Context) ([]cove.SnapshotID, error)
 
+	// Sweep removes from the host's disk what is not needed any more: neither by
+	// what keep names nor by what runs or is saved here. It returns what it
+	// removed, or with DryRun would have. What cannot be removed is left out of
+	// the list and told in the error.
+	Sweep(ctx context.Context, keep Keep) ([]Garbage, error)
+
 	// Dial connects to a TCP port of a sandbox, whether its service listens on
 	// all addresses or on localhost only. The connection is reset when the
 	// sandbox ends. NotFound: it does not run here. ErrPortClosed: nothing
@@ -78,6 +84,21 @@ type Save struct {
 type Saved struct {
 	Bytes        int64 // on disk
 	Unresponsive bool  // the daemon inside did not answer before
+}
+
+// Keep says what Sweep leaves.
+type Keep struct {
+	Snapshots []cove.SnapshotID
+	Builds    []cove.BuildID
+	OlderThan time.Duration // what is younger stays: somebody may be about to need it
+	DryRun    bool
+}
+
+// Garbage is something that nothing needs any more.
+type Garbage struct {
+	Kind  string `json:"kind"` // "snapshot", "template build", "daemon", "engine"
+	Name  string `json:"name"`
+	Bytes int64  `json:"bytes"` // on disk
 }
 
 // ErrPortClosed says that the sandbox runs and nothing listens on the port.

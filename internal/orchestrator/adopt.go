@@ -83,6 +83,7 @@ func (o *Orchestrator) adoptOne(ctx context.Context, dir string) (_ *sandbox, er
 	}
 	sb := newSandbox(o, cove.Spec{ID: r.ID, Execution: r.Execution, Internet: r.Internet})
 	sb.record, sb.slot, sb.doubt = r, slot, r.Frozen
+	sb.needs.Store(&needs{build: r.Build, tools: r.Tools, engine: r.Handle.Engine})
 
 	var undo undo.Stack // in the order in which boot adds them
 	undo.Add("directory", func(context.Context) error { return sb.removeDir(process) })

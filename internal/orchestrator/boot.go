@@ -153,6 +153,11 @@ func (b *booting) images(ctx context.Context) (err error) {
 	}
 	b.tools, err = b.o.cfg.Images.Tools(ctx, tools)
 	r.Tools = filepath.Base(b.tools.Source)
+	n := &needs{build: r.Build, tools: r.Tools}
+	if b.snapshot != nil {
+		n.engine = b.snapshot.Engine
+	}
+	b.sb.needs.Store(n)
 	return err
 }
 

@@ -39,6 +39,7 @@ type machine struct {
 	local  map[uint16]bool // ports open on the sandbox's localhost
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
+	stock  []orchestrator.Item
 }
 
 func newMachine(t *testing.T) *machine {
@@ -81,7 +82,7 @@ func (m *machine) left(t *testing.T, id cove.SandboxID) []string {
 func (m *machine) orchestrator(t *testing.T, change func(*orchestrator.Config)) *orchestrator.Orchestrator {
 	t.Helper()
 	cfg := orchestrator.Config{
-		Dir: m.dir, Snapshots: m.dir + "-snapshots", Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m),
+		Dir: m.dir, Snapshots: m.dir + "-snapshots", Network: (*network)(m), Cgroups: (*cgroups)(m), Images: (*images)(m), Daemon: (*daemon)(m), Stock: (*stock)(m),
 		Runtime: &runtimetest.Fake{Host: m.host, Fail: func(runtime.Spec) error { return m.fails("runtime") }},
 		Log:     slog.New(slog.DiscardHandler),
 	}
@@ -235,3 +236,18 @@ func (d *daemon) ReadyLine() string {
 }
 
 func (d *daemon) Port() uint16 { return 49983 }
+
+type stock machine
+
+func (s *stock) List(context.Context) ([]orchestrator.Item, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.stock), nil
+}
+
+func (s *stock) Remove(_ context.Context, item orchestrator.Item) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stock = slices.DeleteFunc(s.stock, func(i orchestrator.Item) bool { return i == item })
+	return nil
+}

@@ -35,6 +35,7 @@ type Config struct {
 	Cgroups   Cgroups         // required
 	Images    Images          // required
 	Daemon    Daemon          // required
+	Stock     Stock           // required
 	Log       *slog.Logger    // required
 
 	Now func() time.Time // time.Now
@@ -72,7 +73,7 @@ var _ node.Node = (*Orchestrator)(nil)
 // disk.
 func New(cfg Config) (*Orchestrator, error) {
 	if cfg.Dir == "" || cfg.Snapshots == "" || cfg.Runtime == nil || cfg.Network == nil || cfg.Cgroups == nil ||
-		cfg.Images == nil || cfg.Daemon == nil || cfg.Log == nil {
+		cfg.Images == nil || cfg.Daemon == nil || cfg.Stock == nil || cfg.Log == nil {
 		return nil, errors.New("orchestrator: a required part is missing")
 	}
 	if cfg.Now == nil {

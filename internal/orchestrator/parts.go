@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/runtime"
@@ -55,6 +56,34 @@ type Images interface {
 	// does not have it.
 	Tools(ctx context.Context, name string) (runtime.Image, error)
 }
+
+// Stock is what lies on the host's disk for sandboxes to start from.
+type Stock interface {
+	// List returns what there is.
+	List(ctx context.Context) ([]Item, error)
+	// Remove removes an item that List returned. One that is gone is not an
+	// error.
+	Remove(ctx context.Context, item Item) error
+}
+
+// Item is something of the stock.
+type Item struct {
+	Kind  Kind
+	Name  string // of a build, an image with the daemon, an engine's version
+	Bytes int64
+	Made  time.Time
+	Fixed bool // the server itself needs it
+}
+
+// Kind says what an Item is.
+type Kind string
+
+// The kinds of items.
+const (
+	BuildItem  Kind = "template build"
+	DaemonItem Kind = "daemon"
+	EngineItem Kind = "engine"
+)
 
 // Daemon is the host's side of the program that is PID 1 in every sandbox.
 type Daemon interface {

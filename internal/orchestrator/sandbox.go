@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type sandbox struct {
 	gone  chan struct{}   // closed by watch once nothing is left
 	left  chan struct{}   // closed when watch has returned, the sandbox gone or not
 
+	needs atomic.Pointer[needs] // what it starts from; nil until that is known
+
 	mu     sync.Mutex
 	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
 	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
@@ -38,6 +41,13 @@ type sandbox struct {
 	ending bool                  // guarded by saving
 	still  sync.Mutex            // held while it is stopped, saved or let go on; taken before saving
 	doubt  bool                  // an earlier server may have left it stopped; guarded by still
+}
+
+// needs is what a sandbox has open, or will have when it is resumed.
+type needs struct {
+	build  cove.BuildID
+	tools  string
+	engine string // empty: the newest
 }
 
 func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {

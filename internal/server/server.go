@@ -78,6 +78,7 @@ type Server struct {
 	control      *control.Control
 	builder      *builder.Builder
 	http         *httpServer
+	admin        *admin
 }
 
 // Serve runs a server until ctx is done. Sandboxes that run then go on running
@@ -97,6 +98,7 @@ func Serve(ctx context.Context, cfg Config) (err error) {
 		run.Actor{Name: "sandboxes", Run: s.orchestrator.Run},
 		run.Actor{Name: "control", Run: s.control.Run},
 		run.Actor{Name: "http", Run: s.http.run},
+		run.Actor{Name: "admin", Run: s.admin.run},
 	)
 	// Sandboxes that run on keep theirs.
 	return errors.Join(err, s.groups.Leave(context.WithoutCancel(ctx)))
@@ -200,14 +202,19 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.builder.Clean(ctx); err != nil {
 		return err
 	}
-	tools, err := packTools(ctx, cfg.Envd, filepath.Join(cfg.DataDir, "tools"))
+	toolsDir := filepath.Join(cfg.DataDir, "tools")
+	tools, err := packTools(ctx, cfg.Envd, toolsDir)
 	if err != nil {
 		return err
 	}
 	s.orchestrator, err = orchestrator.New(orchestrator.Config{
 		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
 		Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
-		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens}, Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
+		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens},
+		Stock: stock{builder: s.builder, tools: toolsDir, engines: engines, fixed: map[orchestrator.Kind]string{
+			orchestrator.DaemonItem: filepath.Base(tools.Source), orchestrator.EngineItem: engine,
+		}},
+		Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
 	})
 	if err != nil {
 		return err
@@ -223,6 +230,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.welcome(ctx); err != nil {
 		return err
 	}
+	s.admin = &admin{path: adminSocket(instance), sweep: s.control.Sweep}
 	s.http = &httpServer{
 		log: cfg.Log, listener: s.listener, edgeListener: s.edge, started: cfg.Started,
 		api: api.New(api.Config{

@@ -66,6 +66,9 @@ type Templates interface {
 	// LatestBuild returns a template's newest build with one of the statuses.
 	// NotFound: there is none.
 	LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error)
+	// CurrentBuilds returns, of each template that has one, the newest build
+	// that is ready and needs no snapshot, and all that are not finished.
+	CurrentBuilds(ctx context.Context) ([]cove.BuildID, error)
 	// UnfinishedBuilds returns the builds that wait or run, oldest first.
 	UnfinishedBuilds(ctx context.Context) ([]cove.Build, error)
 }

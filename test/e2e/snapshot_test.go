@@ -136,13 +136,21 @@ func engineOf(t *testing.T, s *stand.Server, sb *stand.Sandbox) (version, progra
 	return record.Handle.Engine, program
 }
 
+// garbage has the server remove what nothing needs and returns what that was.
+func garbage(t *testing.T, s *stand.Server) string {
+	t.Helper()
+	out, err := s.Command(t, "gc", "--older-than", "0s", "-o", "json")
+	if err != nil {
+		t.Fatalf("gc: %v: %s", err, out)
+	}
+	return out
+}
+
 // TestUpgrade replaces the programs under a server that has a running and a
 // paused sandbox: each goes on with the engine it has.
 func TestUpgrade(t *testing.T) {
 	s := stand.Start(t)
 	running, paused := s.Create(t, nil), s.Create(t, nil)
-	defer running.Kill(t)
-	defer paused.Kill(t)
 	for _, sb := range []*stand.Sandbox{running, paused} {
 		if r := sb.Run(t, setUp); r.Exit != 0 {
 			t.Fatalf("%+v", r)
@@ -173,5 +181,23 @@ func TestUpgrade(t *testing.T) {
 	defer fresh.Kill(t)
 	if version, program := engineOf(t, s, fresh); version != old+"-other" || filepath.Dir(program) != s.Programs {
 		t.Errorf("a new one has %q, %s", version, program)
+	}
+
+	// The old engine stays for as long as something needs it.
+	pause(t, s, paused)
+	running.Kill(t)
+	if got := garbage(t, s); strings.Contains(got, old) {
+		t.Errorf("removed what a snapshot needs: %s", got)
+	}
+	connect(t, s, paused, http.StatusCreated)
+	if got := garbage(t, s); strings.Contains(got, old) {
+		t.Errorf("removed what a sandbox needs: %s", got)
+	}
+	paused.Kill(t)
+	if got := garbage(t, s); !strings.Contains(got, `"kind":"engine","name":"`+old+`"`) {
+		t.Errorf("removed %s; the old engine is %q", got, old)
+	}
+	if left, err := os.ReadDir(filepath.Join(s.Dir, "engines")); err != nil || len(left) != 1 {
+		t.Errorf("left of engines: %v, %v", left, err)
 	}
 }

@@ -157,6 +157,23 @@ func (f *Fake) Snapshots(context.Context) ([]cove.SnapshotID, error) {
 	return slices.Collect(maps.Keys(f.snapshots)), nil
 }
 
+// Sweep implements node.Node. Everything is as old as can be.
+func (f *Fake) Sweep(_ context.Context, keep node.Keep) ([]node.Garbage, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var garbage []node.Garbage
+	for id := range f.snapshots {
+		if slices.Contains(keep.Snapshots, id) || keep.OlderThan > 0 {
+			continue
+		}
+		garbage = append(garbage, node.Garbage{Kind: "snapshot", Name: string(id), Bytes: FakeSnapshotBytes})
+		if !keep.DryRun {
+			delete(f.snapshots, id)
+		}
+	}
+	return garbage, nil
+}
+
 // Create implements node.Node.
 func (f *Fake) Create(_ context.Context, spec cove.Spec) error {
 	if f.Fail != nil {

@@ -7,6 +7,7 @@ package nodetest
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -37,6 +38,7 @@ func Run(t *testing.T, b Bench) {
 		"an ended sandbox's place is free":     placeIsFree,
 		"pause, end, and go on":                pauseAndGoOn,
 		"pause and thaw":                       pauseAndThaw,
+		"what nothing needs is swept":          sweep,
 		"pause of nobody is not found":         pauseNobody,
 		"going on from nothing is not found":   goOnFromNothing,
 		"one that is to be paused is only due": dueIsTold,
@@ -259,6 +261,48 @@ func pauseAndThaw(t *testing.T, b Bench) {
 	}
 	if _, err := n.Pause(t.Context(), "i1", "x1", node.Save{Snapshot: "s2"}); err != nil {
 		t.Errorf("a second pause: %v", err)
+	}
+}
+
+func sweep(t *testing.T, b Bench) {
+	n := b.Open(t)
+	for _, snapshot := range []cove.SnapshotID{"s1", "s2"} {
+		create(t, n, time.Hour)
+		if _, err := n.Pause(t.Context(), "i1", "x1", node.Save{Snapshot: snapshot}); err != nil {
+			t.Fatalf("pause: %v", err)
+		}
+		if err := n.Kill(t.Context(), "i1", "x1"); err != nil {
+			t.Fatalf("kill: %v", err)
+		}
+	}
+	swept := func(keep node.Keep) []string {
+		t.Helper()
+		garbage, err := n.Sweep(t.Context(), keep)
+		if err != nil {
+			t.Fatalf("sweep: %v", err)
+		}
+		var names []string
+		for _, g := range garbage {
+			if g.Kind == "snapshot" && g.Bytes > 0 {
+				names = append(names, g.Name)
+			}
+		}
+		return names
+	}
+	keep := node.Keep{Snapshots: []cove.SnapshotID{"s2"}, OlderThan: time.Hour}
+	if got := swept(keep); got != nil {
+		t.Errorf("removed %v, which are young", got)
+	}
+	keep.OlderThan, keep.DryRun = 0, true
+	if got := swept(keep); !slices.Equal(got, []string{"s1"}) || snapshots(t, n) != 2 {
+		t.Errorf("would remove %v; %d snapshots", got, snapshots(t, n))
+	}
+	keep.DryRun = false
+	if got := swept(keep); !slices.Equal(got, []string{"s1"}) || snapshots(t, n) != 1 {
+		t.Errorf("removed %v; %d snapshots", got, snapshots(t, n))
+	}
+	if got := swept(keep); got != nil {
+		t.Errorf("removed %v once more", got)
 	}
 }
 

@@ -120,6 +120,22 @@ func (s *Store) LatestBuild(ctx context.Context, template cove.TemplateID, statu
 	return b, convert("sqlite.LatestBuild", err)
 }
 
+// CurrentBuilds implements store.Templates.
+func (s *Store) CurrentBuilds(ctx context.Context) ([]cove.BuildID, error) {
+	const op = "sqlite.CurrentBuilds"
+	rows, err := s.read.QueryContext(ctx, `SELECT id FROM builds AS b WHERE status IN (?2, ?3)
+		OR (status = ?1 AND snapshot_id = '' AND NOT EXISTS (SELECT 1 FROM builds AS n WHERE n.template_id = b.template_id
+			AND n.status = ?1 AND n.snapshot_id = '' AND (n.created_at, n.id) > (b.created_at, b.id))) ORDER BY created_at, id`,
+		cove.BuildReady, cove.BuildWaiting, cove.BuildRunning)
+	if err != nil {
+		return nil, convert(op, err)
+	}
+	return collect(op, rows, func(row scanner) (id cove.BuildID, err error) {
+		err = row.Scan(&id)
+		return id, err
+	})
+}
+
 // UnfinishedBuilds implements store.Templates.
 func (s *Store) UnfinishedBuilds(ctx context.Context) ([]cove.Build, error) {
 	const op = "sqlite.UnfinishedBuilds"

@@ -194,6 +194,9 @@ func latestBuild(t *testing.T, s store.Store) {
 	open, err := s.UnfinishedBuilds(t.Context())
 	must(t, err)
 	same(t, "unfinished", open, []cove.Build{build("b3", cove.BuildRunning, 2)})
+	current, err := s.CurrentBuilds(t.Context())
+	must(t, err)
+	same(t, "current", current, []cove.BuildID{"b2", "b3"})
 }
 
 func endedBuild(t *testing.T, s store.Store) {
