@@ -1,6 +1,7 @@
 // Package store is the contract for the records of an installation: teams,
-// keys, templates, builds, sandboxes. The store is the truth; what a node keeps
-// on disk serves only to find its running sandboxes again.
+// keys, templates, builds, sandboxes, and what those used and went through. The
+// store is the truth; what a node keeps on disk serves only to find its running
+// sandboxes again.
 //
 // It holds no SQL; implementations (sqlite) do, and each passes storetest. An
 // error is a *cove.Error whose kind says what happened; a driver's error never
@@ -23,6 +24,8 @@ type Store interface {
 	Snapshots
 	Requests
 	Sandboxes
+	Metrics
+	Logs
 
 	// Secret returns the installation's secret of that name: 32 bytes of
 	// randomness, made at the first call and the same ever after.

@@ -6,6 +6,7 @@ package storetest
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 // Run runs the suite; open returns an empty store and closes it with
 // t.Cleanup.
 func Run(t *testing.T, open func(*testing.T) store.Store) {
-	for name, test := range map[string]func(*testing.T, store.Store){
+	all := map[string]func(*testing.T, store.Store){
 		"secret/is made once and kept":                 secretIsKept,
 		"team/create twice conflicts":                  teamTwice,
 		"key/found by hash, unknown is not found":      keyByHash,
@@ -43,7 +44,9 @@ func Run(t *testing.T, open func(*testing.T) store.Store) {
 		"sandbox/list pages in stable order":           listPages,
 		"sandbox/list filters":                         listFilters,
 		"sandbox/delete pins the execution":            deletePinned,
-	} {
+	}
+	maps.Copy(all, usage)
+	for name, test := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, open(t))
