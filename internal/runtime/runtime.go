@@ -50,6 +50,10 @@ type Process interface {
 	// for one that is not stopped.
 	Thaw(ctx context.Context) error
 
+	// Usage returns what the sandbox takes. dir is its Spec's Dir. It fails for
+	// one that has ended.
+	Usage(dir string) (Usage, error)
+
 	// Kill ends the sandbox at once and returns when its process is gone and
 	// nothing is left of it. Killing an ended sandbox is not an error. The
 	// error is cove.DeadlineExceeded if ctx ends first.

@@ -25,6 +25,7 @@ type process struct {
 
 	mu    sync.Mutex // not held during I/O other than a signal
 	pidfd *os.File   // nil once the engine is gone; guarded by mu
+	files [2]file    // where Usage found what it looks at; guarded by mu
 }
 
 var errGone = errors.New("no such process")

@@ -183,6 +183,18 @@ func (p *fakeProcess) Thaw(context.Context) error {
 	return nil
 }
 
+// FakeUsage is what every fake sandbox takes.
+func FakeUsage() runtime.Usage { return runtime.Usage{Memory: 10 << 20, Disk: 1 << 20} }
+
+func (p *fakeProcess) Usage(string) (runtime.Usage, error) {
+	select {
+	case <-p.done:
+		return runtime.Usage{}, cove.E(cove.NotFound, "runtimetest.Usage", nil, "the sandbox has ended")
+	default:
+		return FakeUsage(), nil
+	}
+}
+
 func (p *fakeProcess) Handle() runtime.Handle { return p.handle }
 
 func (p *fakeProcess) Done() <-chan struct{} { return p.done }

@@ -53,6 +53,7 @@ func Run(t *testing.T, b Bench) {
 		"a checkpoint of files starts init anew":        filesOnlyStartsAnew,
 		"a checkpoint that fails leaves it running":     checkpointFails,
 		"one sandbox's end does not touch another":      independent,
+		"usage is told, of an adopted one too":          usageIsTold,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
@@ -312,5 +313,27 @@ func checkpointFails(t *testing.T, b Bench) {
 	}
 	if !alive(p) || !b.Lives(t, p) {
 		t.Error("it does not go on after the failed checkpoint")
+	}
+}
+
+func usageIsTold(t *testing.T, b Bench) {
+	spec := b.Spec(t, "rtusage")
+	p := start(t, b.Open(t), spec)
+	adopted, err := b.Open(t).Adopt(t.Context(), p.Handle())
+	if err != nil {
+		t.Fatalf("adopt: %v", err)
+	}
+	for _, p := range []runtime.Process{p, p, adopted} { // where it is found may be remembered
+		usage, err := p.Usage(spec.Dir)
+		if err != nil || usage.Memory <= 0 || usage.Memory > 1<<30 || usage.Disk < 0 || usage.Disk > 1<<30 {
+			t.Errorf("usage = %+v, %v", usage, err)
+		}
+	}
+	kill(t, p)
+	<-adopted.Done()
+	for _, p := range []runtime.Process{p, adopted} {
+		if usage, err := p.Usage(spec.Dir); err == nil {
+			t.Errorf("after its end: %+v", usage)
+		}
 	}
 }
