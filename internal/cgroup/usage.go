@@ -51,17 +51,8 @@ func (g *Group) Usage() (Usage, error) {
 			{"pids", "pids.current", "", &pids},
 		}
 	}
-	for _, f := range figures {
-		dir := g.dir(f.controller)
-		if f.controller == "" {
-			dir = g.parts[0].dir
-		}
-		if dir == "" {
-			continue
-		}
-		if err := f.read(dir); err != nil {
-			return Usage{}, fmt.Errorf("reading the usage of group %s: %w", g.name, err)
-		}
+	if err := g.read(figures); err != nil {
+		return Usage{}, fmt.Errorf("reading the usage of group %s: %w", g.name, err)
 	}
 	u.CPU, u.Pids = time.Duration(cpu)*unit, int(pids)
 	return u, nil
