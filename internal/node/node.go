@@ -35,6 +35,10 @@ type Node interface {
 	// List returns what runs here.
 	List(ctx context.Context) ([]Running, error)
 
+	// Measure returns what each sandbox that runs here uses now. One that stands
+	// still, or cannot be measured, is left out.
+	Measure(ctx context.Context) ([]Measurement, error)
+
 	// Subscribe calls happened for everything that happens to sandboxes from
 	// now on until ctx is done, one call at a time. It returns at once; what
 	// was before, List tells.

@@ -185,6 +185,7 @@ func (b *booting) cgroup(ctx context.Context) (err error) {
 	b.undo.Add("cgroup", func(ctx context.Context) error { return b.o.cfg.Cgroups.Remove(ctx, id) })
 	limits := b.spec.Resources
 	limits.MemoryMB += overhead
+	b.sb.counted = b.o.cfg.Now()
 	b.dirs, err = b.o.cfg.Cgroups.Create(ctx, id, limits)
 	return err
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/node"
@@ -173,6 +174,15 @@ func (c *cgroups) Memory(context.Context, cove.SandboxID) (int64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.memory, nil
+}
+
+func (c *cgroups) Load(_ context.Context, id cove.SandboxID) (orchestrator.Load, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.groups[id] || c.broken == "load" {
+		return orchestrator.Load{}, errBroken
+	}
+	return orchestrator.Load{CPU: 3 * time.Second, Cache: 5}, nil
 }
 
 func (c *cgroups) Remove(_ context.Context, id cove.SandboxID) error {

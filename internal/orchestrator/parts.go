@@ -39,6 +39,8 @@ type Cgroups interface {
 	Create(ctx context.Context, id cove.SandboxID, r cove.Resources) (dirs []string, err error)
 	// Memory returns how many bytes of memory the group uses.
 	Memory(ctx context.Context, id cove.SandboxID) (int64, error)
+	// Load returns what the group has taken lately.
+	Load(ctx context.Context, id cove.SandboxID) (Load, error)
 	// Remove takes the group away once its last process is gone. One that is
 	// not there is not an error.
 	Remove(ctx context.Context, id cove.SandboxID) error

@@ -25,6 +25,7 @@ type sandbox struct {
 	slot    Slot            // set while it boots
 	process runtime.Process // nil until begin; set under Orchestrator.mu
 	undo    *undo.Stack     // what takes the sandbox away; used by watch alone
+	counted time.Time       // since when its cgroup counts; zero: an earlier server made it; set while it boots
 
 	kills chan chan error // requests to end it; answered when it is gone
 	moved chan struct{}   // the end was moved; holds one element

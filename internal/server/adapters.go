@@ -85,6 +85,15 @@ func (c cgroups) Memory(_ context.Context, id cove.SandboxID) (int64, error) {
 	return int64(usage.MemoryBytes), err
 }
 
+func (c cgroups) Load(_ context.Context, id cove.SandboxID) (orchestrator.Load, error) {
+	g, err := c.groups.Open(string(id))
+	if err != nil {
+		return orchestrator.Load{}, err
+	}
+	load, err := g.Load()
+	return orchestrator.Load{CPU: load.CPU, Cache: load.FileBytes}, err
+}
+
 func (c cgroups) Remove(ctx context.Context, id cove.SandboxID) error {
 	g, err := c.groups.Open(string(id))
 	if cove.Is(err, cove.NotFound) {

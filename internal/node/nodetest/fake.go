@@ -24,6 +24,9 @@ type Fake struct {
 	// Deaf makes the daemons inside not answer.
 	Deaf bool
 
+	// Use, if set, is asked for the figures of a measurement.
+	Use func(cove.SandboxID) node.Measurement
+
 	mu          sync.Mutex
 	sandboxes   map[cove.SandboxID]*fakeSandbox // guarded by mu
 	subscribers []subscription                  // guarded by mu

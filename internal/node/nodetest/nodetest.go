@@ -43,6 +43,7 @@ func Run(t *testing.T, b Bench) {
 		"going on from nothing is not found":   goOnFromNothing,
 		"one that is to be paused is only due": dueIsTold,
 		"a subscription ends with its context": subscriptionEnds,
+		"what runs is measured":                runningIsMeasured,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}

@@ -1,0 +1,55 @@
+package orchestrator_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/cove-sandbox/cove/internal/node"
+	"github.com/cove-sandbox/cove/internal/orchestrator"
+	"github.com/cove-sandbox/cove/internal/runtime/runtimetest"
+)
+
+func measure(t *testing.T, o *orchestrator.Orchestrator) []node.Measurement {
+	t.Helper()
+	all, err := o.Measure(t.Context())
+	if err != nil {
+		t.Fatalf("measure: %v", err)
+	}
+	return all
+}
+
+func TestMeasure(t *testing.T) {
+	m := newMachine(t)
+	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
+	now := noon
+	o := m.orchestrator(t, func(c *orchestrator.Config) { c.Now = func() time.Time { return now } })
+	stop := serve(t, o)
+	s := spec()
+	s.EndAt = noon.Add(time.Hour)
+	if err := o.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	now = noon.Add(time.Minute)
+	usage := runtimetest.FakeUsage()
+	want := node.Measurement{
+		ID: id, Execution: "x1", Resources: s.Resources, At: now,
+		CPU: 3 * time.Second, CountedOn: noon, Memory: usage.Memory, Cache: 5, Disk: usage.Disk,
+	}
+	if all := measure(t, o); len(all) != 1 || all[0] != want {
+		t.Errorf("measured %+v, want %+v", all, want)
+	}
+	m.broken = "load"
+	if all := measure(t, o); len(all) != 0 {
+		t.Errorf("half a measurement counts: %+v", all)
+	}
+	m.broken = ""
+	stop()
+
+	// The next server does not know since when the group counts.
+	next := m.orchestrator(t, func(c *orchestrator.Config) { c.Now = func() time.Time { return now } })
+	serve(t, next)
+	want.CountedOn = time.Time{}
+	if all := measure(t, next); len(all) != 1 || all[0] != want {
+		t.Errorf("measured after a restart: %+v, want %+v", all, want)
+	}
+}
