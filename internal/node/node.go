@@ -131,4 +131,5 @@ type Event struct {
 	ID        cove.SandboxID
 	Execution cove.ExecutionID
 	What      What
+	Reason    string // of a crash, in words that the sandbox's owner may see; may be empty
 }

@@ -3,10 +3,7 @@ package orchestrator
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -125,19 +122,19 @@ func (s *sandbox) watch(ctx context.Context) {
 // tearDown ends the sandbox and gives back all it had. A part that cannot be
 // given back is logged and left to the next start of the server, which finds
 // it by the sandbox's directory.
-func (s *sandbox) tearDown(ctx context.Context, reason node.What) error {
+func (s *sandbox) tearDown(ctx context.Context, what node.What) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.cfg.KillTimeout)
 	defer cancel()
 	s.abort()
 	lastWords := ""
-	if reason == node.Crashed {
+	if what == node.Crashed {
 		lastWords = s.lastWords()
 	}
 	s.saving.Lock()
 	s.ending = true
 	s.saving.Unlock()
 	err := s.undo.Unwind(ctx)
-	log := s.o.cfg.Log.With("sandbox", s.record.ID, "reason", reason)
+	log := s.o.cfg.Log.With("sandbox", s.record.ID, "reason", what)
 	if lastWords != "" {
 		log = log.With("engine", lastWords)
 	}
@@ -148,22 +145,8 @@ func (s *sandbox) tearDown(ctx context.Context, reason node.What) error {
 	}
 	s.o.drop(s)
 	close(s.gone)
-	s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: reason})
+	s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: what, Reason: reason(lastWords)})
 	return err
-}
-
-// maxLastWords is how much of a crashed engine's complaint is logged, in bytes.
-const maxLastWords = 4 << 10
-
-// lastWords returns the beginning of what the engine said when it crashed.
-func (s *sandbox) lastWords() string {
-	f, err := os.Open(filepath.Join(s.dir(), runtime.PanicLog))
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	words, _ := io.ReadAll(io.LimitReader(f, maxLastWords)) // as much as can be read
-	return string(words)
 }
 
 // kill asks the watcher to end the sandbox and waits until it is gone.
