@@ -8,6 +8,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -35,6 +36,10 @@ type Config struct {
 
 	TeamSandboxes     int   // how many sandboxes of a team may run; 0: no limit
 	TeamSnapshotBytes int64 // what a team's snapshots may take on disk; 0: no limit
+
+	SampleEvery      time.Duration // how often what runs is measured; 0: 5 s
+	MetricsRetention time.Duration // how long what was measured is kept; 0: 7 days
+	LogRetention     time.Duration // how long logs of sandboxes are kept; 0: 7 days
 }
 
 // Tokens derives the secrets of a sandbox.
@@ -56,6 +61,8 @@ type Control struct {
 	ops map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
 
 	work sync.WaitGroup // operations; Run waits for them
+
+	journal journal // what is still to be written
 }
 
 // New checks cfg and allocates. It starts nothing.
@@ -72,14 +79,21 @@ func New(cfg Config) (*Control, error) {
 	if cfg.StartLimit == 0 {
 		cfg.StartLimit = 60 * time.Second
 	}
+	const week = 7 * 24 * time.Hour
+	cfg.SampleEvery = cmp.Or(cfg.SampleEvery, 5*time.Second)
+	cfg.MetricsRetention, cfg.LogRetention = cmp.Or(cfg.MetricsRetention, week), cmp.Or(cfg.LogRetention, week)
 	return &Control{cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), ops: map[cove.SandboxID]*operation{}}, nil
 }
 
 // Run brings records and node into agreement, keeps them there, and builds the
 // base template if it is not there. It returns when ctx is done, or with an
-// error if the records cannot be read.
+// error if the records cannot be read. Meanwhile it keeps account of what the
+// sandboxes use.
 func (c *Control) Run(ctx context.Context) error {
-	var building sync.WaitGroup
+	var building, metering sync.WaitGroup
+	defer metering.Wait() // the last: what the others note is written too
+	metered, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	defer building.Wait()
 	defer c.work.Wait()
 	building.Go(func() { c.buildBase(ctx) })
@@ -92,6 +106,7 @@ func (c *Control) Run(ctx context.Context) error {
 		return err
 	}
 	close(c.reconciled)
+	metering.Go(func() { c.meter(metered) })
 	c.sweep(ctx)
 	return nil
 }
@@ -123,6 +138,7 @@ func (c *Control) happened(ctx context.Context, e node.Event) {
 		if err == nil && (sb.State == cove.Pausing || sb.State == cove.Resuming) {
 			return // there may be a snapshot to go on from: the operation sees to it
 		}
+		c.noteEnd(ctx, e)
 		if err := c.cfg.Store.DeleteSandbox(ctx, e.ID, e.Execution); err != nil {
 			c.cfg.Log.Error("the record of an ended sandbox could not be removed", "sandbox", e.ID, "err", err)
 		}

@@ -76,7 +76,11 @@ func (c *Control) forkOne(ctx context.Context, origin cove.Sandbox, snapshot cov
 	sb := origin.Clone()
 	sb.ID, sb.Execution, sb.State = id.Sandbox(), id.Execution(), cove.Starting
 	sb.StartedAt, sb.EndAt = now, now.Add(c.cfg.StartLimit+life)
-	return c.admit(ctx, sb, snapshot, life)
+	started, err := c.admit(ctx, sb, snapshot, life)
+	if err == nil {
+		c.noteForked(origin, started)
+	}
+	return started, err
 }
 
 // save saves a running sandbox and lets it go on.

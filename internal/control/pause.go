@@ -100,6 +100,7 @@ func (c *Control) pause(ctx context.Context, sandbox cove.SandboxID, req cove.Pa
 		// It is paused all the same; what still stands goes with the next start.
 		c.cfg.Log.Error("a paused sandbox's processes could not be ended", "sandbox", sb.ID, "err", err)
 	}
+	c.notePaused(paused)
 	return paused, nil
 }
 
@@ -134,6 +135,8 @@ func (c *Control) due(ctx context.Context, e node.Event) {
 		if err == nil || cove.Is(err, cove.NotFound) || cove.Is(err, cove.Conflict) {
 			return
 		}
+		_, why := cove.Describe(err)
+		c.note(sb, cove.LogWarn, "pause failed", "the sandbox's time is up and it could not be paused; it runs on and is tried again: "+why)
 		c.cfg.Log.Error("a sandbox whose time is up could not be paused; it runs on and is tried again", "sandbox", e.ID, "in", retryPause, "err", err)
 		if _, err := c.moveEnd(ctx, "control.due", sb.Team, sb.ID, retryPause, false); err != nil {
 			c.cfg.Log.Error("nor could its end be moved", "sandbox", e.ID, "err", err)

@@ -89,7 +89,11 @@ func (r *reconciliation) one(ctx context.Context, sb cove.Sandbox) error {
 		return err
 	}
 	delete(r.running, sb.ID)
-	return r.c.finish(ctx, sb)
+	if err := r.c.finish(ctx, sb); err != nil {
+		return err
+	}
+	r.c.noteLost(sb)
+	return nil
 }
 
 // goesOn takes note of a sandbox that runs, and sees that it does so as the

@@ -97,6 +97,7 @@ func (c *Control) resume(ctx context.Context, sandbox cove.SandboxID, req cove.R
 	if err := c.cfg.Node.DeleteSnapshot(undo, sb.Snapshot); err != nil {
 		c.cfg.Log.Error("the snapshot of a resumed sandbox could not be removed; the next start does it", "snapshot", sb.Snapshot, "err", err)
 	}
+	c.note(running, cove.LogInfo, "resumed", "the sandbox was resumed and runs")
 	return running, nil
 }
 

@@ -57,7 +57,11 @@ func (c *Control) create(ctx context.Context, team cove.TeamID, req cove.NewSand
 	if template.Named() {
 		sb.Alias = template.Alias
 	}
-	return c.admit(ctx, sb, build.Snapshot, req.Timeout)
+	started, err := c.admit(ctx, sb, build.Snapshot, req.Timeout)
+	if err == nil {
+		c.noteCreated(started)
+	}
+	return started, err
 }
 
 // admit records a sandbox and starts it, if its team may have one more. What is
@@ -186,7 +190,11 @@ func (c *Control) KillSandbox(ctx context.Context, team cove.TeamID, id cove.San
 			if err != nil && !cove.Is(err, cove.Conflict) {
 				return cove.Sandbox{}, orUnknown(op, id, err)
 			}
-			return sb, c.finish(ctx, sb)
+			if err := c.finish(ctx, sb); err != nil {
+				return cove.Sandbox{}, err
+			}
+			c.noteKilled(sb)
+			return sb, nil
 		})
 		if !again {
 			return err

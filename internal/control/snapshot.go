@@ -100,6 +100,7 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 		return cove.NamedSnapshot{}, errors.Join(err, c.cfg.Node.DeleteSnapshot(ctx, snapshot))
 	}
 	c.discard(ctx, superseded)
+	c.noteKept(sb, kept)
 	return kept, nil
 }
 

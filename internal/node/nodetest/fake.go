@@ -24,6 +24,8 @@ type Fake struct {
 	// Deaf makes the daemons inside not answer.
 	Deaf bool
 
+	// Words are what is said of a crash.
+	Words string
 	// Use, if set, is asked for the figures of a measurement.
 	Use func(cove.SandboxID) node.Measurement
 
@@ -77,7 +79,11 @@ func (f *Fake) end(id cove.SandboxID, execution cove.ExecutionID, reason node.Wh
 	sb.timer.Stop()
 	delete(f.sandboxes, id)
 	f.mu.Unlock()
-	f.tellLocked(node.Event{ID: id, Execution: sb.spec.Execution, What: reason})
+	event := node.Event{ID: id, Execution: sb.spec.Execution, What: reason}
+	if reason == node.Crashed {
+		event.Reason = f.Words
+	}
+	f.tellLocked(event)
 }
 
 func (f *Fake) tell(e node.Event) {
