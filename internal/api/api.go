@@ -54,6 +54,14 @@ type Control interface {
 	ListSnapshots(ctx context.Context, team cove.TeamID, name string, f cove.SnapshotFilter) (cove.SnapshotPage, error)
 	DropSnapshot(ctx context.Context, team cove.TeamID, name string) error
 	Team(ctx context.Context, id cove.TeamID) (cove.Team, error)
+
+	// SandboxMetrics returns what the sandbox used from one moment to another,
+	// oldest first.
+	SandboxMetrics(ctx context.Context, team cove.TeamID, id cove.SandboxID, from, to time.Time) ([]cove.Metric, error)
+	// LatestMetrics leaves out what the team does not have.
+	LatestMetrics(ctx context.Context, team cove.TeamID, ids []cove.SandboxID) (map[cove.SandboxID]cove.Metric, error)
+	// SandboxLogs returns lines of the sandbox's log, which outlives it.
+	SandboxLogs(ctx context.Context, team cove.TeamID, id cove.SandboxID, f cove.LogFilter) ([]cove.LogLine, error)
 }
 
 // Authenticator tells whose request it is. The error is Unauthorized if it is

@@ -114,6 +114,9 @@ func (s *server) badParameter(w http.ResponseWriter, r *http.Request, err error)
 		if e, ok := errors.AsType[*wire.InvalidParamFormatError](err); ok {
 			name = fmt.Sprintf("parameter %q", e.ParamName)
 		}
+		if e, ok := errors.AsType[*wire.RequiredParamError](err); ok {
+			return cove.E(cove.Invalid, "api.badParameter", err, "parameter %q is required", e.ParamName)
+		}
 		return cove.E(cove.Invalid, "api.badParameter", err, "the value of %s is not valid", name)
 	})
 }

@@ -45,6 +45,14 @@ type fakeControl struct {
 	snapshot  cove.NewSnapshot
 	selection cove.SnapshotFilter
 	name      string // of a snapshot
+
+	filesOnly bool
+
+	metrics  []cove.Metric // of every sandbox there is
+	from, to time.Time
+	asked    []cove.SandboxID
+	lines    []cove.LogLine
+	logs     cove.LogFilter
 }
 
 func (f *fakeControl) call(name string, team cove.TeamID, id cove.SandboxID) error {

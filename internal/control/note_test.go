@@ -38,10 +38,10 @@ func wantEvents(t *testing.T, b *bench, id cove.SandboxID, want string) {
 func TestLogOfALife(t *testing.T) {
 	b := fresh(t)
 	sb := create(t, b)
-	if err := b.PauseSandbox(t.Context(), team, sb.ID, false); err != nil {
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, time.Minute); err != nil {
+	if _, _, err := b.ConnectSandbox(t.Context(), team, sb.ID, cove.Resume{Timeout: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	copies, err := b.ForkSandbox(t.Context(), team, sb.ID, 1, time.Minute)

@@ -81,7 +81,7 @@ func TestMetrics(t *testing.T) {
 	}
 	_, err = b.SandboxMetrics(t.Context(), rival, sb.ID, time.Time{}, ever)
 	wantKind(t, "another team's", err, cove.NotFound)
-	if err := b.PauseSandbox(t.Context(), team, sb.ID, false); err != nil {
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{}); err != nil {
 		t.Fatal(err)
 	}
 	kept := metricsOf(t, b, sb.ID)
@@ -223,7 +223,7 @@ func TestWhatCannotBeWrittenIsHeld(t *testing.T) {
 	if lines, err := b.SandboxLogs(t.Context(), team, sb.ID, cove.LogFilter{Limit: 9}); err != nil || len(lines) != 0 {
 		t.Errorf("while nothing can be written: %+v, %v", lines, err)
 	}
-	if err := b.PauseSandbox(t.Context(), team, sb.ID, false); err != nil {
+	if err := b.PauseSandbox(t.Context(), team, sb.ID, cove.Pause{}); err != nil {
 		t.Fatal(err)
 	}
 	s.mu.Lock()

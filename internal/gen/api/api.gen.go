@@ -14,6 +14,48 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for LogDirection.
+const (
+	Backward LogDirection = "backward"
+	Forward  LogDirection = "forward"
+)
+
+// Valid indicates whether the value is a known member of the LogDirection enum.
+func (e LogDirection) Valid() bool {
+	switch e {
+	case Backward:
+		return true
+	case Forward:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LogLevel.
+const (
+	LogLevelDebug LogLevel = "debug"
+	LogLevelError LogLevel = "error"
+	LogLevelInfo  LogLevel = "info"
+	LogLevelWarn  LogLevel = "warn"
+)
+
+// Valid indicates whether the value is a known member of the LogLevel enum.
+func (e LogLevel) Valid() bool {
+	switch e {
+	case LogLevelDebug:
+		return true
+	case LogLevelError:
+		return true
+	case LogLevelInfo:
+		return true
+	case LogLevelWarn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for OnTimeout.
 const (
 	Kill  OnTimeout = "kill"
@@ -162,6 +204,11 @@ type IAMToken struct {
 	TokenType string `json:"tokenType"`
 }
 
+// LatestMetrics defines model for LatestMetrics.
+type LatestMetrics struct {
+	Sandboxes map[string]SandboxMetric `json:"sandboxes"`
+}
+
 // Lifecycle defines model for Lifecycle.
 type Lifecycle struct {
 	AutoResume bool      `json:"autoResume"`
@@ -189,6 +236,27 @@ type ListedSandbox struct {
 	TemplateID   string        `json:"templateID"`
 	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
+
+// Log defines model for Log.
+type Log struct {
+	// Line A JSON object with `level`, `logger`, `message`, `timestamp`, and more.
+	Line      string    `json:"line"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// LogDirection defines model for LogDirection.
+type LogDirection string
+
+// LogEntry defines model for LogEntry.
+type LogEntry struct {
+	Fields    Strings   `json:"fields"`
+	Level     LogLevel  `json:"level"`
+	Message   string    `json:"message"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// LogLevel defines model for LogLevel.
+type LogLevel string
 
 // MCP What the client configures its MCP gateway with. The client starts the gateway itself, with a command in the new sandbox; the server has nothing to do for it.
 type MCP map[string]interface{}
@@ -350,6 +418,39 @@ type SandboxDetail struct {
 	VolumeMounts []VolumeMount `json:"volumeMounts,omitempty"`
 }
 
+// SandboxLogs defines model for SandboxLogs.
+type SandboxLogs struct {
+	LogEntries []LogEntry `json:"logEntries"`
+	Logs       []Log      `json:"logs"`
+}
+
+// SandboxLogsV2 defines model for SandboxLogsV2.
+type SandboxLogsV2 struct {
+	Logs []LogEntry `json:"logs"`
+}
+
+// SandboxMetric What a sandbox used, as its host saw it. Sizes are in bytes.
+type SandboxMetric struct {
+	CpuCount int32 `json:"cpuCount"`
+
+	// CpuUsedPct Of all processors together, since the metric before: 0 to 100.
+	CpuUsedPct float64 `json:"cpuUsedPct"`
+	DiskTotal  int64   `json:"diskTotal"`
+
+	// DiskUsed Of what it has written itself.
+	DiskUsed int64 `json:"diskUsed"`
+
+	// MemCache Pages of its files that the host keeps in memory.
+	MemCache int64 `json:"memCache"`
+	MemTotal int64 `json:"memTotal"`
+	MemUsed  int64 `json:"memUsed"`
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	Timestamp time.Time `json:"timestamp"`
+
+	// TimestampUnix Seconds since 1970.
+	TimestampUnix int64 `json:"timestampUnix"`
+}
+
 // SandboxRefresh defines model for SandboxRefresh.
 type SandboxRefresh struct {
 	// Duration Seconds from now.
@@ -387,6 +488,9 @@ type VolumeMount struct {
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
 
+// LogLimit defines model for LogLimit.
+type LogLimit = int32
+
 // Metadata defines model for Metadata.
 type Metadata = string
 
@@ -409,6 +513,30 @@ type ListSandboxesParams struct {
 type CreateSandboxParams struct {
 	// IdempotencyKey Makes the request safe to repeat for a day: the same one with the same key answers with the same sandbox. 409 if the key was used for another.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetLatestMetricsParams defines parameters for GetLatestMetrics.
+type GetLatestMetricsParams struct {
+	// SandboxIds At most 100, separated by commas. Those the team does not have are left out.
+	SandboxIds []string `form:"sandbox_ids" json:"sandbox_ids"`
+}
+
+// GetSandboxLogsParams defines parameters for GetSandboxLogs.
+type GetSandboxLogsParams struct {
+	// Start Milliseconds since 1970, included.
+	Start *int64 `form:"start,omitempty" json:"start,omitempty"`
+
+	// Limit Most lines of the answer.
+	Limit *LogLimit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetSandboxMetricsParams defines parameters for GetSandboxMetrics.
+type GetSandboxMetricsParams struct {
+	// Start Seconds since 1970. Without it, as far back as metrics are kept.
+	Start *int64 `form:"start,omitempty" json:"start,omitempty"`
+
+	// End Seconds since 1970, included. Without it, now.
+	End *int64 `form:"end,omitempty" json:"end,omitempty"`
 }
 
 // ListSnapshotsParams defines parameters for ListSnapshots.
@@ -454,6 +582,24 @@ type ListSandboxesV2Params struct {
 type CreateSandboxV2Params struct {
 	// IdempotencyKey Makes the request safe to repeat for a day: the same one with the same key answers with the same sandbox. 409 if the key was used for another.
 	IdempotencyKey *IdempotencyKey `json:"Idempotency-Key,omitempty"`
+}
+
+// GetSandboxLogsV2Params defines parameters for GetSandboxLogsV2.
+type GetSandboxLogsV2Params struct {
+	// Cursor Milliseconds since 1970: forward, lines from then on; backward, lines before then. Without it, from the beginning or from the end.
+	Cursor *int64 `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Most lines of the answer.
+	Limit *LogLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Direction Forward, oldest first, without it.
+	Direction *LogDirection `form:"direction,omitempty" json:"direction,omitempty"`
+
+	// Level Lines of this level and graver ones.
+	Level *LogLevel `form:"level,omitempty" json:"level,omitempty"`
+
+	// Search Lines whose message has this in it, in upper or lower case.
+	Search *string `form:"search,omitempty" json:"search,omitempty"`
 }
 
 // CreateSandboxJSONRequestBody defines body for CreateSandbox for application/json ContentType.
@@ -507,6 +653,9 @@ type ServerInterface interface {
 	//
 	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	CreateSandbox(w http.ResponseWriter, r *http.Request, params CreateSandboxParams)
+	// GetLatestMetrics Say what several sandboxes used last
+	// (GET /sandboxes/metrics)
+	GetLatestMetrics(w http.ResponseWriter, r *http.Request, params GetLatestMetricsParams)
 	// KillSandbox End a sandbox
 	// (DELETE /sandboxes/{sandboxID})
 	KillSandbox(w http.ResponseWriter, r *http.Request, sandboxID SandboxID)
@@ -521,6 +670,14 @@ type ServerInterface interface {
 	// ForkSandbox Copy a running sandbox with its memory
 	// (POST /sandboxes/{sandboxID}/fork)
 	ForkSandbox(w http.ResponseWriter, r *http.Request, sandboxID SandboxID)
+	// GetSandboxLogs Read a sandbox's log (first generation)
+	// (GET /sandboxes/{sandboxID}/logs)
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	GetSandboxLogs(w http.ResponseWriter, r *http.Request, sandboxID SandboxID, params GetSandboxLogsParams)
+	// GetSandboxMetrics Say what a sandbox used over time
+	// (GET /sandboxes/{sandboxID}/metrics)
+	GetSandboxMetrics(w http.ResponseWriter, r *http.Request, sandboxID SandboxID, params GetSandboxMetricsParams)
 	// PauseSandbox Save a sandbox and end its processes
 	// (POST /sandboxes/{sandboxID}/pause)
 	PauseSandbox(w http.ResponseWriter, r *http.Request, sandboxID SandboxID)
@@ -558,6 +715,9 @@ type ServerInterface interface {
 	// ConnectSandboxV2 Get what is needed to use a sandbox
 	// (POST /v2/sandboxes/{sandboxID}/connect)
 	ConnectSandboxV2(w http.ResponseWriter, r *http.Request, sandboxID SandboxID)
+	// GetSandboxLogsV2 Read a sandbox's log
+	// (GET /v2/sandboxes/{sandboxID}/logs)
+	GetSandboxLogsV2(w http.ResponseWriter, r *http.Request, sandboxID SandboxID, params GetSandboxLogsV2Params)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -648,6 +808,39 @@ func (siw *ServerInterfaceWrapper) CreateSandbox(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CreateSandbox(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetLatestMetrics operation middleware
+func (siw *ServerInterfaceWrapper) GetLatestMetrics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetLatestMetricsParams
+
+	// ------------- Required query parameter "sandbox_ids" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", false, true, "sandbox_ids", r.URL.Query(), &params.SandboxIds, runtime.BindQueryParameterOptions{Type: "array", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "sandbox_ids"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sandbox_ids", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetLatestMetrics(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -752,6 +945,116 @@ func (siw *ServerInterfaceWrapper) ForkSandbox(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ForkSandbox(w, r, sandboxID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetSandboxLogs operation middleware
+func (siw *ServerInterfaceWrapper) GetSandboxLogs(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sandboxID" -------------
+	var sandboxID SandboxID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sandboxID", r.PathValue("sandboxID"), &sandboxID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sandboxID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetSandboxLogsParams
+
+	// ------------- Optional query parameter "start" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "start", r.URL.Query(), &params.Start, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "start"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "start", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetSandboxLogs(w, r, sandboxID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetSandboxMetrics operation middleware
+func (siw *ServerInterfaceWrapper) GetSandboxMetrics(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sandboxID" -------------
+	var sandboxID SandboxID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sandboxID", r.PathValue("sandboxID"), &sandboxID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sandboxID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetSandboxMetricsParams
+
+	// ------------- Optional query parameter "start" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "start", r.URL.Query(), &params.Start, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "start"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "start", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "end" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "end", r.URL.Query(), &params.End, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "end"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "end", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetSandboxMetrics(w, r, sandboxID, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1202,6 +1505,100 @@ func (siw *ServerInterfaceWrapper) ConnectSandboxV2(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// GetSandboxLogsV2 operation middleware
+func (siw *ServerInterfaceWrapper) GetSandboxLogsV2(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "sandboxID" -------------
+	var sandboxID SandboxID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "sandboxID", r.PathValue("sandboxID"), &sandboxID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "sandboxID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetSandboxLogsV2Params
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "direction" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "direction", r.URL.Query(), &params.Direction, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "direction"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "direction", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "level" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "level", r.URL.Query(), &params.Level, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "level"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "level", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "search" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "search", r.URL.Query(), &params.Search, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "search"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "search", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetSandboxLogsV2(w, r, sandboxID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -1340,6 +1737,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/snapshots", wrapper.ListSnapshots)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/templates/{templateID}", wrapper.DeleteTemplate)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/templates/{namespace}/{templateID}", wrapper.DeleteNamespacedTemplate)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/sandboxes/metrics", wrapper.GetLatestMetrics)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/sandboxes/{sandboxID}/metrics", wrapper.GetSandboxMetrics)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/sandboxes/{sandboxID}/logs", wrapper.GetSandboxLogs)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v2/sandboxes/{sandboxID}/logs", wrapper.GetSandboxLogsV2)
 
 	return m
 }

@@ -55,7 +55,7 @@ func runningIsMeasured(t *testing.T, b Bench) {
 	if m := all[0]; m.ID != "i1" || m.Execution != "x1" || m.Resources != want || m.At.Before(before) || m.At.After(time.Now()) {
 		t.Errorf("measured: %+v", m)
 	}
-	if err := n.Pause(t.Context(), "i1", "x1", "s1", false); err != nil {
+	if _, err := n.Pause(t.Context(), "i1", "x1", node.Save{Snapshot: "s1"}); err != nil {
 		t.Fatalf("pause: %v", err)
 	}
 	if all := measured(t, n); len(all) != 0 {

@@ -129,7 +129,7 @@ func dropSnapshot(t *testing.T, s store.Store) {
 	wantKind(t, err, cove.NotFound)
 }
 
-func usage(t *testing.T, s store.Store) {
+func teamUsage(t *testing.T, s store.Store) {
 	keep(t, s, kept("snap", "default", 1))
 	running(t, s, sandbox(1))
 	must(t, s.CreateSandbox(t.Context(), sandbox(2)))

@@ -32,7 +32,7 @@ func Run(t *testing.T, open func(*testing.T) store.Store) {
 		"snapshot/name of a template conflicts":        keepSnapshotConflict,
 		"snapshot/list filters and pages":              listSnapshots,
 		"snapshot/drop a tag, then the rest":           dropSnapshot,
-		"snapshot/what a team takes":                   usage,
+		"snapshot/what a team takes":                   teamUsage,
 		"request/claimed once, forgotten, finished":    requests,
 		"sandbox/round trip":                           sandboxRoundTrip,
 		"sandbox/create twice conflicts":               sandboxTwice,
