@@ -21,7 +21,12 @@ type serveFlags struct {
 	teamSandboxes int
 	teamSnapshots int64
 	resources     cove.Resources
+	metrics       time.Duration
+	logs          time.Duration
 }
+
+// week is how long sandboxes' metrics and logs are kept if nothing else is said.
+const week = 7 * 24 * time.Hour
 
 func newServe(s streams) *cobra.Command {
 	var flags serveFlags
@@ -51,6 +56,8 @@ data directory, and they are still there.`,
 	f.IntVar(&flags.teamSandboxes, "team-sandboxes", 0, "most sandboxes of a team that run at a time; 0: no limit")
 	f.Int64Var(&flags.teamSnapshots, "team-snapshots-mb", 0, "most disk that a team's snapshots and paused sandboxes may take, in MiB; 0: no limit")
 	f.DurationVar(&flags.maxTimeout, "max-timeout", 0, "longest life of a sandbox, for example 24h; 0: no limit")
+	f.DurationVar(&flags.metrics, "metrics-retention", week, "how long it is kept what sandboxes used")
+	f.DurationVar(&flags.logs, "log-retention", week, "how long logs of sandboxes are kept")
 	f.IntVar(&flags.resources.CPUs, "cpus", 2, "processors of a sandbox of the base template")
 	f.IntVar(&flags.resources.MemoryMB, "memory-mb", 1024, "memory of a sandbox of the base template, in MiB")
 	f.IntVar(&flags.resources.DiskMB, "disk-mb", 10240, "disk of a sandbox of the base template, in MiB")
@@ -63,6 +70,9 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 		return fmt.Errorf("%w; %w", err, errUsage)
 	}
 	r := flags.resources
+	if flags.metrics <= 0 || flags.logs <= 0 {
+		return fmt.Errorf("a retention must be longer than 0; %w", errUsage)
+	}
 	if flags.warm < 0 || flags.most < 0 || flags.teamSandboxes < 0 || flags.teamSnapshots < 0 || flags.maxTimeout < 0 || r.CPUs < 1 || r.MemoryMB < 128 || r.DiskMB < 64 {
 		return fmt.Errorf("limits must not be negative; a sandbox has at least 1 processor, 128 MiB of memory and 64 MiB of disk; %w", errUsage)
 	}
@@ -91,6 +101,9 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 		TeamSnapshotsMB: flags.teamSnapshots,
 
 		Resources: r,
+
+		MetricsRetention: flags.metrics,
+		LogRetention:     flags.logs,
 	})
 }
 

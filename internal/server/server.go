@@ -58,6 +58,9 @@ type Config struct {
 	TeamSnapshotsMB int64 // MiB of disk that a team's snapshots may take; 0: no limit
 
 	Resources cove.Resources // of sandboxes of the base template; zero: control's default
+
+	MetricsRetention time.Duration // of what sandboxes used; 0: control's default
+	LogRetention     time.Duration // of what became of them; 0: control's default
 }
 
 // lockFile is the file in the data directory that a running server holds.
@@ -223,6 +226,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		Store: s.store, Node: s.orchestrator, Base: base{s.builder, cfg.Progress}, Tokens: tokens, Log: cfg.Log,
 		Resources: cfg.Resources, MaxTimeout: cfg.MaxTimeout,
 		TeamSandboxes: cfg.TeamSandboxes, TeamSnapshotBytes: cfg.TeamSnapshotsMB << 20,
+		MetricsRetention: cfg.MetricsRetention, LogRetention: cfg.LogRetention,
 	})
 	if err != nil {
 		return err
