@@ -66,12 +66,46 @@ func testCommandLine(t *testing.T, s *stand.Server, e2b string) {
 			t.Errorf("e2b %s: exit status %d, output:\n%s\nwant %d and %q", c.args, exit, out, c.exit, c.want)
 		}
 	}
+	testCommandLineUsage(t, s, e2b, home, sb)
 	other := s.Create(t, nil)
 	if out, err := command(t, s, home, e2b, "sandbox", "kill", other.ID); err != nil {
 		t.Errorf("e2b sandbox kill: %v\n%s", err, out)
 	}
 	if status, _ := s.Do(t, "GET", "/sandboxes/"+other.ID, nil); status != 404 {
 		t.Errorf("after e2b sandbox kill: %d, want 404", status)
+	}
+	if out, err := command(t, s, home, e2b, "sandbox", "logs", other.ID); err != nil || !strings.Contains(out, "killed") {
+		t.Errorf("e2b sandbox logs of one that was killed: %v\n%s", err, out)
+	}
+}
+
+// testCommandLineUsage reads metrics and logs with the official command line, of
+// a sandbox that was paused and resumed.
+func testCommandLineUsage(t *testing.T, s *stand.Server, e2b, home string, sb *stand.Sandbox) {
+	deadline := time.After(30 * time.Second)
+	for tick := time.NewTicker(100 * time.Millisecond); ; <-tick.C {
+		_, body := s.Do(t, "GET", "/sandboxes/metrics?sandbox_ids="+sb.ID, nil)
+		if latest, _ := body["sandboxes"].(map[string]any); len(latest) == 1 {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatal("there is no metric of the sandbox")
+		default:
+		}
+	}
+	for args, wants := range map[string][]string{
+		"sandbox metrics --format json " + sb.ID:          {`"cpuUsedPct":`, `"memUsed":`, `"diskTotal":10737418240`},
+		"sandbox logs --format json " + sb.ID:             {`"event":"created"`, `"event":"paused"`, `"event":"resumed"`, `"level":"info"`},
+		"sandbox logs " + sb.ID:                           {"was resumed", "logger", "lifecycle"},
+		"sandbox logs --level DEBUG --loggers x " + sb.ID: {"Logs for sandbox"},
+	} {
+		out, err := command(t, s, home, e2b, strings.Split(args, " ")...)
+		for _, want := range wants {
+			if err != nil || !strings.Contains(out, want) {
+				t.Errorf("e2b %s: %v, output:\n%s\nwant %q", args, err, out, want)
+			}
+		}
 	}
 }
 

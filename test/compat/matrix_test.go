@@ -22,7 +22,6 @@ import (
 // serve yet, with what they are for. Each must be offered by some version that
 // is tested, and must have no case.
 var notServed = map[string]string{
-	"sandbox.get_metrics":    "metrics",
 	"sandbox.update_network": "egress rules",
 	"sandbox.get_mcp_url":    "the MCP gateway",
 	"sandbox.get_mcp_token":  "the MCP gateway",

@@ -1,4 +1,5 @@
 import asyncio
+import datetime
 import http.client
 import json
 import os
@@ -125,6 +126,39 @@ async def get_info(t):
     assert info.cpu_count >= 1 and info.memory_mb >= 128 and info.envd_version and info.template_id, info
     same((await got(t.flavour.sandbox.get_info(t.sbx.sandbox_id))).started_at, info.started_at)
     await fails(SandboxNotFoundException, lambda: t.flavour.sandbox.get_info(UNKNOWN))
+
+
+@case("sandbox.get_metrics", "of a running one, by itself and by identifier")
+async def get_metrics(t):
+    start = datetime.datetime.now(datetime.timezone.utc)
+    metrics = []
+
+    async def measured():
+        metrics[:] = await got(t.sbx.get_metrics(start=start))
+        return len(metrics) > 0
+
+    await until("there is a metric", measured)
+    m = metrics[-1]
+    second = datetime.timedelta(seconds=1)
+    assert start - second < m.timestamp <= datetime.datetime.now(datetime.timezone.utc), m
+    assert m.cpu_count >= 1 and 0 <= m.cpu_used_pct <= 100, m
+    assert 0 < m.mem_used < m.mem_total and 0 <= m.disk_used < m.disk_total, m
+    assert len(await got(t.flavour.sandbox.get_metrics(t.sbx.sandbox_id))) >= len(metrics)
+    hour = datetime.timedelta(hours=1)
+    same(await got(t.sbx.get_metrics(start=start - 2 * hour, end=start - hour)), [])
+    await fails(SandboxException, lambda: t.flavour.sandbox.get_metrics(UNKNOWN))
+
+
+@case("sandbox.get_metrics", "of a paused one")
+async def get_metrics_paused(t):
+    other = await t.create()
+
+    async def measured():
+        return len(await got(other.get_metrics())) > 0
+
+    await until("there is a metric", measured)
+    await got(other.pause())
+    assert await measured()
 
 
 @case("sandbox.is_running", "before and after its end")
