@@ -13,8 +13,9 @@ import (
 // logs are written with every measurement.
 const flushEvery = time.Minute
 
-// tidyEvery is how often old records are thinned and dropped.
-const tidyEvery = 15 * time.Minute
+// tidyEvery is how often old records are thinned and dropped: often, so that
+// there is little to do each time, and nobody who writes has to wait for it.
+const tidyEvery = time.Minute
 
 // A step is how far apart metrics are.
 type step struct {

@@ -129,7 +129,7 @@ func TestLogOfAPauseThatFails(t *testing.T) {
 	if err := b.SetTimeout(t.Context(), team, sb.ID, 0); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "a line", func() bool { return events(logOf(t, b, sb.ID)) == "created pause failed " })
+	await(t, "a line", func() bool { return events(logOf(t, b, sb.ID)) == "created pause_failed " })
 	if last := logOf(t, b, sb.ID)[1]; last.Level != cove.LogWarn || !strings.HasSuffix(last.Message, "the disk is full") {
 		t.Errorf("line = %+v", last)
 	}

@@ -136,7 +136,7 @@ func (c *Control) due(ctx context.Context, e node.Event) {
 			return
 		}
 		_, why := cove.Describe(err)
-		c.note(sb, cove.LogWarn, "pause failed", "the sandbox's time is up and it could not be paused; it runs on and is tried again: "+why)
+		c.note(sb, cove.LogWarn, "pause_failed", "the sandbox's time is up and it could not be paused; it runs on and is tried again: "+why)
 		c.cfg.Log.Error("a sandbox whose time is up could not be paused; it runs on and is tried again", "sandbox", e.ID, "in", retryPause, "err", err)
 		if _, err := c.moveEnd(ctx, "control.due", sb.Team, sb.ID, retryPause, false); err != nil {
 			c.cfg.Log.Error("nor could its end be moved", "sandbox", e.ID, "err", err)

@@ -43,7 +43,7 @@ export function request(url, { host, method = 'GET', headers = {}, body } = {}) 
 
 // Run is one run of the cases, on a sandbox of its own. A case is an array: the
 // method, what of it is examined, how, and what of the package it needs that not
-// every version has.
+// every version has: a name, or a question.
 export class Run {
   constructor(sbx, methods) {
     this.sbx = sbx
@@ -56,7 +56,7 @@ export class Run {
   async all(cases) {
     for (const [method, examined, examine, needs] of cases) {
       const line = { method, case: examined, result: 'pass' }
-      if (!this.methods.has(method) || (needs && !declares(needs))) {
+      if (!this.methods.has(method) || (needs && !(typeof needs === 'function' ? needs() : declares(needs)))) {
         print({ ...line, result: 'absent' })
         continue
       }

@@ -70,18 +70,23 @@ export default [
     await fails(SandboxNotFoundError, Sandbox.getInfo(UNKNOWN))
   }],
   ['sandbox.get_metrics', 'of a running one, by itself and by identifier', async (t) => {
-    const start = new Date()
     let metrics = []
-    await until('there is a metric', async () => (metrics = await t.sbx.getMetrics({ start })).length > 0)
+    await until('there is a metric', async () => (metrics = await t.sbx.getMetrics()).length > 0)
     const m = metrics.at(-1)
-    assert.ok(m.timestamp.getTime() > start.getTime() - 1000 && m.timestamp.getTime() <= Date.now(), `${m.timestamp}`)
+    assert.ok(m.timestamp.getTime() > Date.now() - 20_000 && m.timestamp.getTime() <= Date.now(), `${m.timestamp}`)
     assert.ok(m.cpuCount >= 1 && m.cpuUsedPct >= 0 && m.cpuUsedPct <= 100, JSON.stringify(m))
     assert.ok(m.memUsed > 0 && m.memUsed < m.memTotal && m.diskUsed >= 0 && m.diskUsed < m.diskTotal, JSON.stringify(m))
     assert.ok((await Sandbox.getMetrics(t.sbx.sandboxId)).length >= metrics.length)
-    const hours = (n) => new Date(start.getTime() - n * 3600_000)
-    assert.deepEqual(await t.sbx.getMetrics({ start: hours(2), end: hours(1) }), [])
     await fails(SandboxError, Sandbox.getMetrics(UNKNOWN))
   }],
+  ['sandbox.get_metrics', 'from one moment to another', async (t) => {
+    const start = new Date()
+    let metrics = []
+    await until('there is a metric', async () => (metrics = await t.sbx.getMetrics({ start })).length > 0)
+    assert.ok(metrics[0].timestamp.getTime() > start.getTime() - 1000, `${metrics[0].timestamp}`)
+    const hours = (n) => new Date(start.getTime() - n * 3600_000)
+    assert.deepEqual(await t.sbx.getMetrics({ start: hours(2), end: hours(1) }), [])
+  }, () => String(Sandbox.getMetrics).includes('query')], // 2.29 does not send the moments
   ['sandbox.get_metrics', 'of a paused one', async (t) => {
     const other = await t.create()
     await until('there is a metric', async () => (await other.getMetrics()).length > 0)

@@ -130,23 +130,33 @@ async def get_info(t):
 
 @case("sandbox.get_metrics", "of a running one, by itself and by identifier")
 async def get_metrics(t):
-    start = datetime.datetime.now(datetime.timezone.utc)
     metrics = []
+
+    async def measured():
+        metrics[:] = await got(t.sbx.get_metrics())
+        return len(metrics) > 0
+
+    await until("there is a metric", measured)
+    m, now = metrics[-1], datetime.datetime.now(datetime.timezone.utc)
+    assert now - datetime.timedelta(seconds=20) < m.timestamp <= now, m
+    assert m.cpu_count >= 1 and 0 <= m.cpu_used_pct <= 100, m
+    assert 0 < m.mem_used < m.mem_total and 0 <= m.disk_used < m.disk_total, m
+    assert len(await got(t.flavour.sandbox.get_metrics(t.sbx.sandbox_id))) >= len(metrics)
+    await fails(SandboxException, lambda: t.flavour.sandbox.get_metrics(UNKNOWN))
+
+
+@case("sandbox.get_metrics", "from one moment to another")
+async def get_metrics_between(t):
+    start, metrics = datetime.datetime.now(datetime.timezone.utc), []
 
     async def measured():
         metrics[:] = await got(t.sbx.get_metrics(start=start))
         return len(metrics) > 0
 
     await until("there is a metric", measured)
-    m = metrics[-1]
-    second = datetime.timedelta(seconds=1)
-    assert start - second < m.timestamp <= datetime.datetime.now(datetime.timezone.utc), m
-    assert m.cpu_count >= 1 and 0 <= m.cpu_used_pct <= 100, m
-    assert 0 < m.mem_used < m.mem_total and 0 <= m.disk_used < m.disk_total, m
-    assert len(await got(t.flavour.sandbox.get_metrics(t.sbx.sandbox_id))) >= len(metrics)
+    assert metrics[0].timestamp > start - datetime.timedelta(seconds=1), metrics
     hour = datetime.timedelta(hours=1)
     same(await got(t.sbx.get_metrics(start=start - 2 * hour, end=start - hour)), [])
-    await fails(SandboxException, lambda: t.flavour.sandbox.get_metrics(UNKNOWN))
 
 
 @case("sandbox.get_metrics", "of a paused one")
