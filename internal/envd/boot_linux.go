@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/cove-sandbox/cove/internal/envd/guard"
 )
 
 // Boot is what a sandbox's files are made of before anything runs in it.
@@ -91,15 +89,6 @@ func setClock(now time.Time) error {
 	return unix.Settimeofday(&tv)
 }
 
-// limit sets limits that gVisor does not have by itself and the guard relies on.
-func limit() error {
-	s, err := guard.Sysinfo()
-	if err != nil {
-		return err
-	}
-	return errors.Join(limitSharedMemory(s.Total), limitTasks(s.Total))
-}
-
 // limitSharedMemory lets /dev/shm take half of the memory, as it is elsewhere.
 // gVisor allows it half of the host's, and files in memory belong to nobody who
 // could be ended when they are too many.
@@ -108,21 +97,6 @@ func limitSharedMemory(total uint64) error {
 	err := unix.Mount("shm", "/dev/shm", "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
 	if err != nil && !errors.Is(err, unix.ENOENT) { // an image need not have one
 		return fmt.Errorf("limit shared memory: %w", err)
-	}
-	return nil
-}
-
-// limitTasks lets a user other than root have a task, a process or a thread, for
-// each megabyte, so that the simplest of fork bombs ends by itself. Who needs
-// more may have it: the hard limit stays as it is.
-func limitTasks(total uint64) error {
-	var tasks unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &tasks); err != nil {
-		return fmt.Errorf("limit tasks: %w", err)
-	}
-	tasks.Cur = min(max(total>>20, 512), 8000, tasks.Max)
-	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &tasks); err != nil {
-		return fmt.Errorf("limit tasks: %w", err)
 	}
 	return nil
 }

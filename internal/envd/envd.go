@@ -24,6 +24,7 @@ import (
 	"github.com/cove-sandbox/cove/internal/envd/files"
 	"github.com/cove-sandbox/cove/internal/envd/filesystem"
 	"github.com/cove-sandbox/cove/internal/envd/guard"
+	"github.com/cove-sandbox/cove/internal/envd/pen"
 	"github.com/cove-sandbox/cove/internal/envd/ports"
 	"github.com/cove-sandbox/cove/internal/envd/process"
 	"github.com/cove-sandbox/cove/internal/envd/reap"
@@ -41,7 +42,7 @@ type Config struct {
 	Path     string            // PATH of processes; empty: the usual directories
 	Orphans  bool              // collect orphans, as the first process must
 	OOMScore int               // oom_score_adj of processes; 0: as the daemon's
-	Guard    bool              // end processes before memory ends, as gVisor does not
+	Pens     *pen.Pens         // where processes live, guarded against too many and too large ones; nil: nowhere
 	Passwd   string            // empty: /etc/passwd
 	Group    string            // empty: /etc/group
 
@@ -85,7 +86,7 @@ func New(cfg Config) (*Daemon, error) {
 	d := &Daemon{
 		cfg:      cfg,
 		settings: settings.New(cfg.Env),
-		reaper:   reap.New(cfg.Orphans),
+		reaper:   reap.New(cfg.Orphans, cfg.Pens),
 		tunnels:  ports.New(),
 		cpu:      newCPUMeter(),
 	}
@@ -94,14 +95,24 @@ func New(cfg Config) (*Daemon, error) {
 		OOMScore: cfg.OOMScore, Stall: cfg.Stall, Retain: cfg.Retain, Grace: cfg.Grace,
 	})
 	d.files = filesystem.New(filesystem.Config{Users: users, Settings: d.settings, Log: cfg.Log})
-	if cfg.Guard {
+	if cfg.Pens != nil {
 		d.guard = guard.New(guard.Config{
-			Children: d.reaper, Log: cfg.Log, Self: os.Getpid(), Proc: "/proc",
+			Children: d.reaper, Pens: pens(cfg.Pens), Log: cfg.Log, Self: os.Getpid(), Proc: "/proc",
 			Measure: guard.Sysinfo, Signal: syscall.Kill, Sleep: guard.Sleep,
 		})
 	}
 	d.contents = files.New(files.Config{Users: users, Settings: d.settings, Log: cfg.Log})
 	return d, nil
+}
+
+// pens returns what the guard sees of all pens.
+func pens(all *pen.Pens) func() []guard.Pen {
+	return func() (out []guard.Pen) {
+		for _, p := range all.List() {
+			out = append(out, p)
+		}
+		return out
+	}
 }
 
 func defaultTo(s *string, v string) {

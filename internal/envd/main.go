@@ -14,6 +14,7 @@ import (
 
 	"github.com/cove-sandbox/cove/internal/envd/guard"
 	"github.com/cove-sandbox/cove/internal/envd/paths"
+	"github.com/cove-sandbox/cove/internal/envd/pen"
 )
 
 // The host's half of the environment.
@@ -51,6 +52,19 @@ func Main(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
+// limit sets the limits that gVisor does not have by itself and the guard relies
+// on.
+func limit() (*pen.Pens, error) {
+	s, err := guard.Sysinfo()
+	if err != nil {
+		return nil, err
+	}
+	if err := limitSharedMemory(s.Total); err != nil {
+		return nil, err
+	}
+	return pen.Open(guard.Limits(s.Total))
+}
+
 func serve(ctx context.Context, listen string, stdout, stderr io.Writer) error {
 	syscall.Umask(0o022)
 	env := identity(os.Getenv(envSandboxID), os.Getenv(envTemplateID))
@@ -80,9 +94,8 @@ func serve(ctx context.Context, listen string, stdout, stderr io.Writer) error {
 		Markers:      boot.Mark,
 	}
 	if cfg.Orphans && guard.Needed() {
-		cfg.Guard = true
-		if err := limit(); err != nil {
-			cfg.Log.Warn("something has no limit of its own", "err", err)
+		if cfg.Pens, err = limit(); err != nil {
+			return err
 		}
 	}
 	if protect() {

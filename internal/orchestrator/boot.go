@@ -50,12 +50,6 @@ var bootSteps = []struct {
 	{"identity", (*booting).identity},
 }
 
-// overhead is what the engine may take beside the sandbox's own memory: its own
-// tens of MiB, and room for the daemon's guard to act in when a program inside
-// takes memory, or makes processes, faster than it can look. It is a limit and
-// reserves nothing.
-const overhead = 384 // MiB
-
 // Create implements node.Node.
 func (o *Orchestrator) Create(ctx context.Context, spec cove.Spec) error {
 	const op = "orchestrator.Create"
@@ -184,7 +178,7 @@ func (b *booting) cgroup(ctx context.Context) (err error) {
 	id := b.spec.ID
 	b.undo.Add("cgroup", func(ctx context.Context) error { return b.o.cfg.Cgroups.Remove(ctx, id) })
 	limits := b.spec.Resources
-	limits.MemoryMB += overhead
+	limits.MemoryMB += cove.EngineMB
 	b.sb.counted = b.o.cfg.Now()
 	b.dirs, err = b.o.cfg.Cgroups.Create(ctx, id, limits)
 	return err

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	cove "github.com/cove-sandbox/cove"
 )
 
 const (
@@ -13,30 +15,20 @@ const (
 
 	soonest = 10 * time.Millisecond // between two looks
 	latest  = time.Second
-	newest  = 50 * time.Millisecond // while something is new
-	newTime = 5 * time.Second       // how long it is so
+	brief   = 50 * time.Millisecond // is waited for in the kernel
 
 	// patience is how long a killed process may take to give its memory back,
-	// crowdPatience how long a killed crowd may take to go before it is looked at
-	// again.
+	// crowdPatience how long a crowd that was ended is left alone.
 	patience      = 500 * time.Millisecond
-	crowdPatience = time.Second
+	crowdPatience = 100 * time.Millisecond
 
 	// shrinkage is how much less free memory there must be than when nobody was
 	// found to end for another attempt, in bytes.
 	shrinkage = 8 << 20
 
-	// crowdSize is how many tasks, threads too, are looked at closely.
-	crowdSize = 256
-
-	// gateSize is how many tasks there must be, and rise how many more than ever
-	// of late, for each process that was started and one, to let nothing be
-	// started until there was no such rise for calmTime, or until maxHold.
-	gateSize = 64
-	rise     = 4
-	maxRise  = 1000
-	calmTime = 200 * time.Millisecond
-	maxHold  = 3 * time.Second
+	// crowdSize is how many processes of one command are ended all at once when
+	// memory is short.
+	crowdSize = 64
 
 	maxRounds  = 500 // of stopping what forks
 	sameRounds = 4   // without anybody new, until all are taken to be stopped
@@ -75,36 +67,32 @@ func effective(s Sample, processes int) uint64 {
 	return s.Free - min(s.Free, uint64(cost))
 }
 
-// maxProcesses returns how many processes there may be: one for each four
-// megabytes, within reason. The engine alone needs half a megabyte for one, and
-// two of the 16,384 threads that the host grants it; and with more of them that
-// run, the daemon comes too late to stop what goes on multiplying.
+// maxProcesses returns how many processes there may be for long: nearly as many
+// as one command can make at all.
 func maxProcesses(total uint64) int {
-	return int(min(max(total/(4<<20), crowdSize), 2000))
+	return (cove.MaxProcesses(int(total>>20)) - cove.SpareProcesses) * 7 / 8
 }
 
-// interval returns when to look again: before memory can be short, and soon as
-// long as something new was started, since a fork bomb gives no notice. news is
-// how long ago that was. A look costs most of a millisecond of processor time,
-// nearly all of it for waking up.
-func interval(s state, news time.Duration) time.Duration {
+// Limits returns how many tasks, processes and their threads, the pens of a
+// sandbox with that much memory may hold, and how many of them one pen leaves to
+// the others. How many of them are processes is the engine's matter.
+func Limits(total uint64) (all, spare int) {
+	return int(min(max(total>>20, 512), 8000)), 64
+}
+
+// interval returns when to look again: before memory can be short. A look costs
+// most of a millisecond of processor time, nearly all of it for waking up.
+func interval(s state) time.Duration {
 	room := s.free - min(s.free, reserve(s.Total))
 	wait := time.Duration(float64(room) / growth * float64(time.Second))
-	switch {
-	case s.Tasks > gateSize/2 && news < newTime:
-		wait = soonest
-	case news < newTime:
-		wait = min(wait, newest)
-	}
 	return min(max(wait, soonest), latest)
 }
 
 // A Process is one of the sandbox's.
 type Process struct {
-	PID, Parent, Group int
-	Name               string // anything at all; for the log only
-	Start              int64  // in ticks since the sandbox's boot
-	RSS                uint64 // bytes
+	PID  int
+	Name string // anything at all; for the log only
+	RSS  uint64 // bytes
 }
 
 // A verdict is who has to go, and why.
@@ -117,7 +105,7 @@ type verdict struct {
 // free. If not all of them together hold that much, files do, and whoever wrote
 // most is picked.
 func (g *Guard) chooseHungry(all []Process, s state) verdict {
-	need := g.least(s) + reserve(s.Total) - min(s.free, g.least(s)) // more than is waited for
+	need := 2*reserve(s.Total) - min(s.free, reserve(s.Total)) // more than is waited for
 	var sum uint64
 	for _, p := range all {
 		sum += p.RSS
@@ -126,11 +114,6 @@ func (g *Guard) chooseHungry(all []Process, s state) verdict {
 		return g.chooseWriter(all)
 	}
 	slices.SortFunc(all, func(a, b Process) int { return cmp.Compare(b.RSS, a.RSS) })
-	if group := largestGroup(all); group.size >= gateSize && group.rss > all[0].RSS {
-		// One at a time would never catch up with what multiplies.
-		members := slices.DeleteFunc(slices.Clone(all), func(p Process) bool { return p.Group != group.id })
-		return verdict{members, "part of the largest group"}
-	}
 	score := map[int]int64{}
 	for i, p := range all {
 		score[p.PID] = int64(p.RSS)
@@ -169,57 +152,25 @@ func (g *Guard) chooseWriter(all []Process) verdict {
 	return verdict{[]Process{worst}, "has written most"}
 }
 
-// A group is a process group.
-type group struct {
-	id, size int
-	rss      uint64 // of all together; what they share counts for each
-}
-
-// largestGroup returns the group with the most processes.
-func largestGroup(all []Process) group {
-	groups := map[int]group{}
-	var largest group
+// holds returns how many bytes those of the crowd hold; what they share counts
+// for each.
+func (c crowd) holds(all []Process) (sum uint64) {
+	members := map[int]bool{}
+	for _, pid := range c.pen.Processes() {
+		members[pid] = true
+	}
 	for _, p := range all {
-		g := groups[p.Group]
-		g.id, g.size, g.rss = p.Group, g.size+1, g.rss+p.RSS
-		groups[p.Group] = g
-		if g.id > 1 && g.size > largest.size {
-			largest = g
+		if members[p.PID] {
+			sum += p.RSS
 		}
 	}
-	if largest.id > 1 {
-		return groups[largest.id]
-	}
-	return group{}
+	return sum
 }
 
-// youngest returns when the last process was started.
-func youngest(all []Process) int64 {
-	var last int64
+// mostHeld returns how many bytes the largest process holds.
+func mostHeld(all []Process) (most uint64) {
 	for _, p := range all {
-		last = max(last, p.Start)
+		most = max(most, p.RSS)
 	}
-	return last
+	return most
 }
-
-// newcomers returns the processes started at since or later, and those older
-// ones that made many of them.
-func newcomers(all []Process, since int64) []Process {
-	var out []Process
-	children := map[int]int{}
-	for _, p := range all {
-		if p.Start >= since {
-			out = append(out, p)
-			children[p.Parent]++
-		}
-	}
-	for _, p := range all {
-		if p.Start < since && children[p.PID] > max(len(out)/8, 1) {
-			out = append(out, p)
-		}
-	}
-	return out
-}
-
-// ticks is d in the unit of Process.Start.
-func ticks(d time.Duration) int64 { return int64(d / (time.Second / 100)) }

@@ -20,23 +20,14 @@ func TestReserve(t *testing.T) {
 }
 
 func TestInterval(t *testing.T) {
-	const long = time.Hour
 	for _, c := range []struct {
-		free  uint64
-		tasks int
-		news  time.Duration
-		want  time.Duration
+		free uint64
+		want time.Duration
 	}{
-		{8192 * mib, 10, long, time.Second},
-		{8192 * mib, 10, time.Second, 50 * time.Millisecond},
-		{8192 * mib, 100, time.Second, 10 * time.Millisecond},
-		{8192 * mib, 100, long, time.Second},
-		{(64 + 1024) * mib, 10, long, 500 * time.Millisecond},
-		{(64 + 20) * mib, 10, long, 10 * time.Millisecond},
-		{0, 10, long, 10 * time.Millisecond},
+		{8192 * mib, time.Second}, {(64 + 1024) * mib, 500 * time.Millisecond}, {(64 + 20) * mib, 10 * time.Millisecond}, {0, 10 * time.Millisecond},
 	} {
-		if got := guard.Interval(1024*mib, c.free, c.tasks, c.news); got != c.want {
-			t.Errorf("%d MiB free, %d tasks, news %v ago: %v, want %v", c.free/mib, c.tasks, c.news, got, c.want)
+		if got := guard.Interval(1024*mib, c.free); got != c.want {
+			t.Errorf("%d MiB free: %v, want %v", c.free/mib, got, c.want)
 		}
 	}
 }
@@ -59,30 +50,16 @@ func TestMaxProcesses(t *testing.T) {
 	for _, c := range []struct {
 		total uint64
 		want  int
-	}{{128 * mib, 256}, {1024 * mib, 256}, {4096 * mib, 1024}, {64 << 30, 2000}} {
+	}{{128 * mib, 61}, {1024 * mib, 217}, {4096 * mib, 756}, {64 << 30, 1722}} {
 		if got := guard.MaxProcesses(c.total); got != c.want {
 			t.Errorf("in %d MiB: %d, want %d", c.total/mib, got, c.want)
 		}
 	}
 }
 
-func TestNewcomers(t *testing.T) {
-	all := []guard.Process{{PID: 2, Parent: 1, Start: 1}, {PID: 3, Parent: 2, Start: 2}}
-	for i := range 20 {
-		all = append(all, guard.Process{PID: 10 + i, Parent: 3, Start: 100})
-	}
-	var got []int
-	for _, p := range guard.Newcomers(all, 100) {
-		got = append(got, p.PID)
-	}
-	if len(got) != 21 || got[20] != 3 {
-		t.Errorf("newcomers: %v; want the twenty and their maker", got)
-	}
-}
-
 func TestParseStat(t *testing.T) {
 	const rest = " 1 7 7 0 -1 4194304 0 0 0 0 5 6 0 0 20 0 3 0 4321 1000 250 18446744073709551615\n"
-	want := guard.Process{PID: 12, Parent: 1, Group: 7, Start: 4321, RSS: 250 * 4096}
+	want := guard.Process{PID: 12, RSS: 250 * 4096}
 	for name, stat := range map[string]string{
 		"sleep":                         "12 (sleep) S" + rest,
 		"a b":                           "12 (a b) R" + rest,
@@ -101,7 +78,7 @@ func TestParseStat(t *testing.T) {
 	for _, stat := range []string{
 		"", "12", "12 (a", "12 a) S", ")(", "12 (gone) Z" + rest, "12 (gone) X" + rest,
 		"12 (short) S 1 2 3", "x (a) S" + rest, "-12 (a) S" + rest,
-		"12 (huge) S 1 7 7 0 0 0 0 0 0 0 5 6 0 0 20 0 3 0 99999999999999999999 1000 250 0\n",
+		"12 (huge) S 1 7 7 0 0 0 0 0 0 0 5 6 0 0 20 0 3 0 9 1000 99999999999999999999 0\n",
 	} {
 		if got, ok := guard.ParseStat(stat); ok {
 			t.Errorf("%q: %+v", stat, got)
@@ -115,7 +92,7 @@ func FuzzParseStat(f *testing.F) {
 	f.Add(")(")
 	f.Fuzz(func(t *testing.T, stat string) {
 		p, ok := guard.ParseStat(stat)
-		if ok && (p.PID < 0 || p.Group < 0 || p.Start < 0) {
+		if ok && p.PID < 0 {
 			t.Errorf("%q: %+v", stat, p)
 		}
 	})

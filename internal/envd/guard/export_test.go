@@ -13,12 +13,11 @@ var (
 	Reserve      = reserve
 	MaxProcesses = maxProcesses
 	ParseStat    = parseStat
-	Newcomers    = newcomers
 )
 
 // Interval is what interval says of this much free memory.
-func Interval(total, free uint64, tasks int, news time.Duration) time.Duration {
-	return interval(state{Sample: Sample{Total: total, Tasks: tasks}, free: free}, news)
+func Interval(total, free uint64) time.Duration {
+	return interval(state{Sample: Sample{Total: total}, free: free})
 }
 
 // Effective is what effective says.

@@ -1,7 +1,5 @@
 // Package guard keeps the sandbox alive when its user asks for too much: it
 // ends the process that eats the memory, and the crowd that a fork bomb makes.
-// While it decides, for some milliseconds, and until the memory has come back,
-// everybody else is stopped.
 //
 // It stands in for the kernel's out-of-memory killer, which gVisor does not
 // have. There the limit is the host's and ends the whole sandbox at once, so
@@ -10,15 +8,15 @@
 // sandbox's memory; the engine's own needs for each process come out of what
 // the host grants beside it, and this package estimates them.
 //
-// It does not win against everybody. What makes it lose is to come too late, and
-// a sandbox whose user means to end it has other ways as well: a fork bomb whose
-// parts leave their process groups, while commands are being started; one that
-// root, whom no limit binds, makes larger than any; hogs by the hundred.
+// For memory it must be quick: while it decides, for some milliseconds, and
+// until the memory has come back, everybody else is stopped. For crowds it need
+// not be: package pen's limit holds whether anybody looks or not, so this
+// package only ends, at its leisure, the command whose crowd is too large.
 //
 // What no process owns it cannot take back: files in memory, in /dev/shm and
 // other mounts of tmpfs, stay. Whoever still writes them is ended. The daemon
 // limits /dev/shm; a root user who mounts another tmpfs and fills it can end
-// the sandbox.
+// the sandbox, as can hogs by the hundred.
 //
 // Only the daemon imports it. A Guard owns no goroutine but that of its Run,
 // which sleeps for good while there is no process but the daemon.
@@ -27,6 +25,7 @@ package guard
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -35,24 +34,26 @@ import (
 type Children interface {
 	Any() bool                // there are some; does not wait for anything
 	Started() <-chan struct{} // gets a value when that may have become true
-	Starts() uint64           // how many were started; does not wait either
-
-	// Groups are the process groups that were started and may have members. None
-	// of who is between fork and exec is in one. It does not wait either.
-	Groups() []int
 
 	// Hold waits until none is between fork and exec, and lets none get there
 	// until Release. In between the child borrows a thread of the daemon's; if
 	// it were stopped there, the next garbage collection would wait for it, and
-	// with it everybody else. TryHold does not wait, but may fail.
+	// with it everybody else.
 	Hold()
-	TryHold() bool
 	Release()
+}
+
+// A Pen holds what came of one command; see package pen.
+type Pen interface {
+	Processes() []int // none that has ended, none between fork and exec
+	End() error       // all of them
+	Ended() bool      // End was called
 }
 
 // Config is what a Guard is made of. All of it is required.
 type Config struct {
 	Children Children
+	Pens     func() []Pen
 	Log      *slog.Logger
 	Self     int                             // the daemon, which is never signalled
 	Proc     string                          // where the processes are described: /proc
@@ -69,22 +70,8 @@ type Sample struct {
 
 // A Guard watches the memory and the number of processes.
 type Guard struct {
-	cfg Config
-
-	// What was found when everybody was last stopped and counted; 0: not since
-	// there were few.
-	tasks, processes int
-
-	rising bool      // there are more and more tasks
-	held   bool      // Children is, while rising
-	starts uint64    // what Children said the last time
-	peak   int       // the most tasks of late
-	grown  time.Time // when that was
-	news   time.Time // when there last was something new
-
-	calm  time.Time // when there last were not more and more
-	again time.Time // when to count again after a crowd was ended
-	stuck uint64    // free memory when nobody was found to end; 0: not so
+	cfg   Config
+	stuck uint64 // free memory when nobody was found to end; 0: not so
 }
 
 // New returns a Guard that has not looked yet.
@@ -92,8 +79,6 @@ func New(cfg Config) *Guard { return &Guard{cfg: cfg} }
 
 // Run guards until ctx is done.
 func (g *Guard) Run(ctx context.Context) error {
-	defer g.release()
-	g.calm = time.Now()
 	wait := soonest
 	for ctx.Err() == nil {
 		if g.cfg.Children.Any() {
@@ -101,12 +86,10 @@ func (g *Guard) Run(ctx context.Context) error {
 			wait = g.look(ctx)
 			continue
 		}
-		g.release()
 		select {
 		case <-g.cfg.Children.Started():
 		case <-ctx.Done():
 		}
-		g.calm, g.news, g.peak = time.Now(), time.Now(), 0
 	}
 	return ctx.Err()
 }
@@ -116,7 +99,7 @@ func (g *Guard) Run(ctx context.Context) error {
 // to wait in. Otherwise that costs ten times as much as a timer does, because it
 // wakes the runtime's monitor each time.
 func (g *Guard) rest(ctx context.Context, d time.Duration) {
-	if d <= newest {
+	if d <= brief {
 		g.cfg.Sleep(d)
 		return
 	}
@@ -135,17 +118,16 @@ type state struct {
 	free      uint64 // less what the engine needs
 }
 
-// measure measures without counting the processes, which takes long when there
-// are many: those that came since the last count are taken for processes, though
-// they may be threads, which cost less.
+// measure measures. Tasks are taken for processes, which cost more than threads,
+// as long as they are few.
 func (g *Guard) measure() (state, error) {
 	sample, err := g.cfg.Measure()
 	if err != nil {
 		return state{}, err
 	}
 	processes := sample.Tasks
-	if g.tasks > 0 {
-		processes = g.processes + max(sample.Tasks-g.tasks, 0)
+	if processes > freeTasks {
+		processes = count(g.cfg.Proc)
 	}
 	return state{sample, processes, effective(sample, processes)}, nil
 }
@@ -157,98 +139,77 @@ func (g *Guard) look(ctx context.Context) time.Duration {
 		g.cfg.Log.Error("the memory cannot be measured", "err", err)
 		return latest
 	}
-	if s.Tasks < gateSize {
-		g.tasks = 0
-	}
 	if s.free >= reserve(s.Total) {
 		g.stuck = 0
 	}
-	g.gate(s)
-	short := s.free < g.least(s) && (g.stuck == 0 || s.free+shrinkage < g.stuck)
-	if short || g.crowded(s) {
+	if s.processes > maxProcesses(s.Total) && g.disperse(s) {
+		return crowdPatience
+	}
+	if s.free < reserve(s.Total) && (g.stuck == 0 || s.free+shrinkage < g.stuck) {
 		g.act(ctx)
 		return soonest
 	}
-	return interval(s, time.Since(g.news))
+	return interval(s)
 }
 
-// gate lets nothing be started while the number of tasks rises beyond what it
-// has been, as it does at the beginning of a fork bomb, and faster than from
-// what was started. To start something takes seconds then, during which nobody
-// can be stopped.
-func (g *Guard) gate(s state) {
-	now := time.Now()
-	starts := g.cfg.Children.Starts()
-	started := int(min(starts-g.starts, maxRise))
-	if started > 0 {
-		g.starts, g.news = starts, now
+// disperse ends the largest crowd if all together are too many, and reports
+// whether they were: the rest of them may have ended, or be about to.
+func (g *Guard) disperse(s state) bool {
+	c, sum := g.largest()
+	if sum <= maxProcesses(s.Total) {
+		return false
 	}
-	switch {
-	case s.Tasks >= g.peak+rise+started*rise:
-		g.peak, g.grown, g.news = s.Tasks, now, now
-	case now.Sub(g.grown) > newTime:
-		g.peak = s.Tasks
+	g.cfg.Log.Warn("too many processes: ending a command and what came of it", "its", c.size, "all", sum)
+	g.end(c)
+	return true
+}
+
+// A crowd is who is in a pen.
+type crowd struct {
+	pen  Pen
+	size int
+}
+
+// largest returns the largest crowd that was not ended yet, and how many are in
+// all such.
+func (g *Guard) largest() (largest crowd, sum int) {
+	for _, p := range g.cfg.Pens() {
+		if p.Ended() {
+			continue
+		}
+		n := len(p.Processes())
+		sum += n
+		if n > largest.size {
+			largest = crowd{p, n}
+		}
 	}
-	g.rising = s.Tasks > gateSize && now.Sub(g.grown) < calmTime
-	switch {
-	case !g.rising:
-		g.calm = now
-		g.release()
-	case now.Sub(g.calm) > maxHold:
-		g.release()
-	case !g.held:
-		g.held = g.cfg.Children.TryHold()
+	return largest, sum
+}
+
+func (g *Guard) end(c crowd) {
+	if err := c.pen.End(); err != nil {
+		g.cfg.Log.Error("a command cannot be ended", "err", err)
 	}
 }
 
-func (g *Guard) release() {
-	if g.held {
-		g.held = false
-		g.cfg.Children.Release()
-	}
-}
-
-// crowded reports whether there are enough more tasks than when they were last
-// looked at closely to do it again. While they rise, every closer look is also a
-// brake.
-func (g *Guard) crowded(s state) bool {
-	many := s.Tasks > crowdSize || g.rising && s.Tasks > gateSize
-	return many && (s.Tasks > g.tasks+g.tasks/4 || !g.again.IsZero() && time.Now().After(g.again))
-}
-
-// least returns how much memory must be free: more if the crowd that grows may
-// keep the guard from looking soon.
-func (g *Guard) least(s state) uint64 {
-	if g.rising {
-		return 4 * reserve(s.Total)
-	}
-	return reserve(s.Total)
-}
-
-// act looks more closely, while everybody is stopped, and does what it must.
+// act makes room while everybody else is stopped.
 func (g *Guard) act(ctx context.Context) {
 	defer g.signal(everybody, syscall.SIGCONT)
-	if !g.held {
-		// It takes seconds while many run: most are stopped first.
-		for _, group := range g.cfg.Children.Groups() {
-			g.signal(-group, syscall.SIGSTOP)
+	// To hold takes long while many run: they are stopped first.
+	for _, p := range g.cfg.Pens() {
+		for _, pid := range p.Processes() {
+			g.signal(pid, syscall.SIGSTOP)
 		}
-		g.cfg.Children.Hold()
-		g.held = true
 	}
-	defer g.release()
-	n := g.freeze(ctx)
-	sample, err := g.cfg.Measure()
+	g.cfg.Children.Hold()
+	defer g.cfg.Children.Release()
+	g.freeze(ctx)
+	s, err := g.measure()
 	if err != nil {
 		g.cfg.Log.Error("the memory cannot be measured", "err", err)
 		return
 	}
-	g.tasks, g.processes, g.again = sample.Tasks, n, time.Time{}
-	s := state{sample, n, effective(sample, n)}
-	switch {
-	case n > maxProcesses(s.Total):
-		g.disperse(s)
-	case s.free < g.least(s):
+	if s.free < reserve(s.Total) {
 		g.relieve(ctx, s)
 	}
 }
@@ -256,11 +217,11 @@ func (g *Guard) act(ctx context.Context) {
 // everybody is all processes but the first, as kill(2) has it.
 const everybody = -1
 
-// freeze stops everybody and returns how many there are. Under the load that is
-// to be ended, reading about sixty processes takes the better part of a second;
-// with nobody else running, milliseconds, in which nothing grows. What the user
-// had stopped before will go on afterwards: there is no telling it apart.
-func (g *Guard) freeze(ctx context.Context) int {
+// freeze stops everybody. Under load, reading about sixty processes takes the
+// better part of a second; with nobody else running, milliseconds, in which
+// nothing grows. What the user had stopped before will go on afterwards: there is
+// no telling it apart.
+func (g *Guard) freeze(ctx context.Context) {
 	n, same := 0, 0
 	for rounds := 0; rounds < maxRounds && same < sameRounds && ctx.Err() == nil; rounds++ {
 		g.stop()
@@ -270,7 +231,6 @@ func (g *Guard) freeze(ctx context.Context) int {
 		}
 		g.cfg.Sleep(forkTime)
 	}
-	return n
 }
 
 // stop stops everybody but those that are being born, who are missed and go on
@@ -280,40 +240,40 @@ func (g *Guard) stop() { g.signal(everybody, syscall.SIGSTOP) }
 // relieve makes room: it ends the process that holds most, or several.
 func (g *Guard) relieve(ctx context.Context, s state) {
 	for range maxTries {
-		v := g.chooseHungry(list(g.cfg.Proc, g.cfg.Self, g.stop), s)
-		if len(v.processes) == 0 {
-			g.cfg.Log.Warn("memory is short, and no process holds it", "free", s.free)
+		if !g.dying() && !g.endSomebody(s) {
 			break
 		}
-		for _, p := range v.processes {
-			g.cfg.Log.Warn("memory is short: ending a process", "pid", p.PID, "name", p.Name, "rss", p.RSS, "free", s.free, "because", v.reason)
-			g.signal(p.PID, syscall.SIGKILL)
-		}
-		if s = g.await(ctx, s); s.free >= g.least(s) || ctx.Err() != nil {
+		if s = g.await(ctx, s); s.free >= reserve(s.Total) || ctx.Err() != nil {
 			return
 		}
 	}
 	g.stuck = s.free
 }
 
-// disperse ends a crowd: the process group that is most of it, or else
-// everybody who has come since it began to form.
-func (g *Guard) disperse(s state) {
-	g.again = time.Now().Add(crowdPatience)
+// dying reports whether somebody is in a pen that was ended.
+func (g *Guard) dying() bool {
+	return slices.ContainsFunc(g.cfg.Pens(), func(p Pen) bool { return p.Ended() && len(p.Processes()) > 0 })
+}
+
+// endSomebody ends those who hold most, and reports whether there were any.
+func (g *Guard) endSomebody(s state) bool {
 	all := list(g.cfg.Proc, g.cfg.Self, g.stop)
-	if len(all) <= maxProcesses(s.Total) {
-		return // the others have ended and wait for their parents, or for us
+	if c, _ := g.largest(); c.size >= crowdSize && c.holds(all) > mostHeld(all) {
+		// One at a time would never catch up with what multiplies.
+		g.cfg.Log.Warn("memory is short: ending a command and what came of it", "its", c.size, "free", s.free)
+		g.end(c)
+		return true
 	}
-	if group := largestGroup(all); 2*group.size >= len(all) {
-		g.cfg.Log.Warn("too many processes: ending a group of them", "group", group.id, "size", group.size, "processes", s.processes)
-		g.signal(-group.id, syscall.SIGKILL)
-	} else {
-		since := time.Since(g.calm)
-		g.cfg.Log.Warn("too many processes: ending those that came last", "processes", s.processes, "since", since)
-		for _, p := range newcomers(all, youngest(all)-ticks(since+time.Second)) {
-			g.signal(p.PID, syscall.SIGKILL)
-		}
+	v := g.chooseHungry(all, s)
+	if len(v.processes) == 0 {
+		g.cfg.Log.Warn("memory is short, and no process holds it", "free", s.free)
+		return false
 	}
+	for _, p := range v.processes {
+		g.cfg.Log.Warn("memory is short: ending a process", "pid", p.PID, "name", p.Name, "rss", p.RSS, "free", s.free, "because", v.reason)
+		g.signal(p.PID, syscall.SIGKILL)
+	}
+	return true
 }
 
 // await waits until memory has come back, for as long as that may take, and
@@ -323,7 +283,7 @@ func (g *Guard) await(ctx context.Context, s state) state {
 		if now, err := g.measure(); err == nil {
 			s = now
 		}
-		if s.free >= g.least(s)+reserve(s.Total)/4 {
+		if s.free >= reserve(s.Total)+reserve(s.Total)/4 {
 			break
 		}
 		g.cfg.Sleep(soonest / 2)
@@ -331,10 +291,10 @@ func (g *Guard) await(ctx context.Context, s state) state {
 	return s
 }
 
-// signal signals a process, a group if pid is negative, or everybody. That
-// nobody is there by now is as good.
+// signal signals a process, or everybody. That nobody is there by now is as
+// good.
 func (g *Guard) signal(pid int, sig syscall.Signal) {
-	if pid == g.cfg.Self || pid == -g.cfg.Self && pid != everybody || pid == 0 {
+	if pid == g.cfg.Self {
 		return
 	}
 	if err := g.cfg.Signal(pid, sig); err != nil && err != syscall.ESRCH {

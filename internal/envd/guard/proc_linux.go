@@ -114,9 +114,6 @@ func parseStat(text string) (p Process, ok bool) {
 		to   func(int64)
 	}{
 		{strings.TrimSpace(text[:open]), func(n int64) { p.PID = int(n) }},
-		{fields[1], func(n int64) { p.Parent = int(n) }},
-		{fields[2], func(n int64) { p.Group = int(n) }},
-		{fields[19], func(n int64) { p.Start = n }},
 		{fields[21], func(n int64) { pages = n }},
 	} {
 		n, err := strconv.ParseInt(f.text, 10, 64)

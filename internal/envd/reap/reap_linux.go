@@ -13,13 +13,13 @@ package reap
 import (
 	"context"
 	"errors"
-	"maps"
 	"os"
 	"os/signal"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/cove-sandbox/cove/internal/envd/pen"
 )
 
 // ErrGone says that a process has ended and been waited for.
@@ -28,29 +28,27 @@ var ErrGone = errors.New("process has ended")
 // A Reaper is the parent of all processes. It is safe for concurrent use.
 type Reaper struct {
 	orphans bool
+	pens    *pen.Pens // nil without
 
 	// mu is held while a child is started, signalled or waited for: no status
 	// arrives before its process is registered, and no signal hits a process
 	// that took over the number of one that has ended.
 	mu       sync.Mutex
 	children map[int]chan syscall.WaitStatus // guarded by mu
-	starts   atomic.Uint64                   // children that were started
 	kin      atomic.Bool                     // something may be running; written under mu
 
 	// Lock order: entry, then mu, then forking; Hold leaves out mu.
 	entry   sync.Mutex // held while nothing may be started
 	forking sync.Mutex // held between fork and exec
 
-	groupsMu sync.Mutex       // held for no longer than it takes
-	groups   map[int]struct{} // guarded by groupsMu; of the children, while they have members
-
 	started chan struct{} // gets a value, if it has room, when kin becomes true
 }
 
 // New returns a Reaper. Only the first process of a sandbox collects orphans;
-// another would steal the statuses that the rest of its program waits for.
-func New(orphans bool) *Reaper {
-	return &Reaper{orphans: orphans, children: map[int]chan syscall.WaitStatus{}, groups: map[int]struct{}{}, started: make(chan struct{}, 1)}
+// another would steal the statuses that the rest of its program waits for. If
+// pens is not nil, each child gets a pen.
+func New(orphans bool, pens *pen.Pens) *Reaper {
+	return &Reaper{orphans: orphans, pens: pens, children: map[int]chan syscall.WaitStatus{}, started: make(chan struct{}, 1)}
 }
 
 // Any reports whether there is a process that Start started or, if orphans are
@@ -62,24 +60,19 @@ func (r *Reaper) Any() bool { return r.kin.Load() }
 // is for one receiver.
 func (r *Reaper) Started() <-chan struct{} { return r.started }
 
-// Start starts a program as syscall.StartProcess does, with attr asking for a
-// process group or a session of its own. The channel gets the process's status
-// once, within Run, as soon as it has ended.
+// Start starts a program as syscall.StartProcess does. The channel gets the
+// process's status once, within Run, as soon as it has ended.
 func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int, <-chan syscall.WaitStatus, error) {
 	r.entry.Lock()
 	r.entry.Unlock() // only to wait: without mu, so that the ended are collected meanwhile
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.forking.Lock()
-	pid, _, err := syscall.StartProcess(path, argv, attr)
-	r.forking.Unlock()
+	pid, err := r.fork(path, argv, attr)
 	if err != nil {
 		return 0, nil, err
 	}
 	status := make(chan syscall.WaitStatus, 1)
 	r.children[pid] = status
-	r.addGroup(pid)
-	r.starts.Add(1)
 	if !r.kin.Swap(true) {
 		select {
 		case r.started <- struct{}{}:
@@ -89,37 +82,24 @@ func (r *Reaper) Start(path string, argv []string, attr *syscall.ProcAttr) (int,
 	return pid, status, nil
 }
 
-// Starts returns how many processes were started. It never waits.
-func (r *Reaper) Starts() uint64 { return r.starts.Load() }
-
-// Groups returns the process groups that Start made and that may still have
-// members, in no order. It does not wait for anything.
-func (r *Reaper) Groups() []int {
-	r.groupsMu.Lock()
-	defer r.groupsMu.Unlock()
-	return slices.Collect(maps.Keys(r.groups))
-}
-
-// manyGroups is how many groups there may be before those are looked for whose
-// last members were orphans.
-const manyGroups = 256
-
-func (r *Reaper) addGroup(id int) {
-	r.groupsMu.Lock()
-	defer r.groupsMu.Unlock()
-	if len(r.groups) >= manyGroups {
-		maps.DeleteFunc(r.groups, func(id int, _ struct{}) bool { return empty(id) })
+// fork starts a program in a pen of its own.
+func (r *Reaper) fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
+	if r.pens == nil {
+		r.forking.Lock()
+		defer r.forking.Unlock()
+		pid, _, err = syscall.StartProcess(path, argv, attr)
+		return pid, err
 	}
-	r.groups[id] = struct{}{}
-}
-
-// empty reports whether a process group has no members.
-func empty(group int) bool { return errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) }
-
-func (r *Reaper) removeGroup(id int) {
-	r.groupsMu.Lock()
-	defer r.groupsMu.Unlock()
-	delete(r.groups, id)
+	penned, sys := *attr, *attr.Sys
+	penned.Sys = &sys
+	err = r.pens.Start(func(fd int) (err error) {
+		sys.UseCgroupFD, sys.CgroupFD = true, fd
+		r.forking.Lock()
+		defer r.forking.Unlock()
+		pid, _, err = syscall.StartProcess(path, argv, &penned)
+		return err
+	})
+	return pid, err
 }
 
 // Hold waits until no child is between fork and exec, and makes Start wait until
@@ -127,18 +107,6 @@ func (r *Reaper) removeGroup(id int) {
 func (r *Reaper) Hold() {
 	r.entry.Lock()
 	r.forking.Lock()
-}
-
-// TryHold is Hold if that need not wait, and otherwise false.
-func (r *Reaper) TryHold() bool {
-	if !r.entry.TryLock() {
-		return false
-	}
-	if !r.forking.TryLock() {
-		r.entry.Unlock()
-		return false
-	}
-	return true
 }
 
 // Release is the end of Hold.
@@ -175,6 +143,9 @@ func (r *Reaper) Run(ctx context.Context) error {
 func (r *Reaper) collect() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.pens != nil {
+		defer r.pens.Sweep() // who was last in a pen has just been waited for
+	}
 	if r.orphans {
 		for {
 			_, err := r.wait(-1)
@@ -213,9 +184,6 @@ func (r *Reaper) wait(pid int) (int, error) {
 		if waiting, ok := r.children[ended]; ok {
 			delete(r.children, ended)
 			waiting <- status
-		}
-		if empty(ended) {
-			r.removeGroup(ended)
 		}
 		return ended, nil
 	}

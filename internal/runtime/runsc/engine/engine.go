@@ -35,6 +35,8 @@ func Main(args []string) int {
 	case launch.OrderVerb:
 		return answer(os.Stdin, os.Stdout, obey)
 	}
+	// It boots sandboxes among other things: the launcher runs this program again.
+	new(bound).install()
 	maincli.Main()
 	return 0
 }

@@ -158,6 +158,8 @@ func engineConfig(req launch.Request) (*config.Config, error) {
 		"ignore-cgroups": "true",  // the caller prepared them
 		"host-settings":  "ignore",
 		"net-raw":        "false",
+		// The daemon's pens are control groups of version 2.
+		"in-sandbox-cgroup": "v2",
 		// This engine's version is pinned and has everything in one program.
 		"sidecar-usage-policy": "LEGACY_DEPRECATED_SLOW_EMBEDDED_FALLBACK",
 	}
