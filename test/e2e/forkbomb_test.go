@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"net/http"
 	"strconv"
 	"strings"
 	"testing"
@@ -33,21 +34,31 @@ while 1:
 func TestForkBombs(t *testing.T) {
 	s := stand.Start(t)
 	python := func(body string) string { return strings.Replace(pythonBomb, "BODY", body, 1) }
-	for name, bomb := range map[string]struct{ user, command string }{
-		"shell":         {"user", shellBomb},
-		"root's shell":  {"root", shellBomb},
-		"python":        {"user", python("os.fork()")},
-		"root's python": {"root", python("os.fork()")},
-		"own sessions":  {"user", python("os.fork() or os.setsid()")},
-		"daemons":       {"user", python("os.fork() or (os.setsid(), os.fork() and os._exit(0))")},
+	for name, bomb := range map[string]struct {
+		user, command string
+		resumed       bool // let off after a pause
+	}{
+		"shell":         {"user", shellBomb, false},
+		"root's shell":  {"root", shellBomb, false},
+		"python":        {"user", python("os.fork()"), false},
+		"root's python": {"root", python("os.fork()"), false},
+		"own sessions":  {"user", python("os.fork() or os.setsid()"), false},
+		"daemons":       {"user", python("os.fork() or (os.setsid(), os.fork() and os._exit(0))"), false},
+		"after a pause": {"root", python("os.fork() or os.setsid()"), true},
 	} {
-		t.Run(name, func(t *testing.T) { testForkBomb(t, s, bomb.user, bomb.command) })
+		t.Run(name, func(t *testing.T) {
+			sb := s.Create(t, nil)
+			defer sb.Kill(t)
+			if bomb.resumed {
+				pause(t, s, sb)
+				connect(t, s, sb, http.StatusCreated)
+			}
+			testForkBomb(t, sb, bomb.user, bomb.command)
+		})
 	}
 }
 
-func testForkBomb(t *testing.T, s *stand.Server, user, command string) {
-	sb := s.Create(t, nil)
-	defer sb.Kill(t)
+func testForkBomb(t *testing.T, sb *stand.Sandbox, user, command string) {
 	pid := bystander(t, sb)
 	sb.Run(t, "cat > /tmp/bomb <<'END'\n"+command+"\nEND\nchmod 755 /tmp/bomb")
 	stop := answering(t, sb)
