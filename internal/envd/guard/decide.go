@@ -14,7 +14,7 @@ const (
 	growth = 2 << 30
 
 	soonest = 10 * time.Millisecond // between two looks
-	latest  = time.Second
+	latest  = 5 * time.Second       // a crowd may go on for as long
 	brief   = 50 * time.Millisecond // is waited for in the kernel
 
 	// patience is how long a killed process may take to give its memory back,

@@ -24,7 +24,7 @@ func TestInterval(t *testing.T) {
 		free uint64
 		want time.Duration
 	}{
-		{8192 * mib, time.Second}, {(64 + 1024) * mib, 500 * time.Millisecond}, {(64 + 20) * mib, 10 * time.Millisecond}, {0, 10 * time.Millisecond},
+		{64 << 30, 5 * time.Second}, {(64 + 4096) * mib, 2 * time.Second}, {(64 + 1024) * mib, 500 * time.Millisecond}, {(64 + 20) * mib, 10 * time.Millisecond}, {0, 10 * time.Millisecond},
 	} {
 		if got := guard.Interval(1024*mib, c.free); got != c.want {
 			t.Errorf("%d MiB free: %v, want %v", c.free/mib, got, c.want)

@@ -169,7 +169,7 @@ func (w *world) want(signals ...string) {
 func TestEnoughMemory(t *testing.T) {
 	w := newWorld(t)
 	w.add(10, 1, 10, 5, 900, nil)
-	if next := w.guard().Look(t.Context()); next < 10*time.Millisecond || next > time.Second {
+	if next := w.guard().Look(t.Context()); next < 10*time.Millisecond || next > 5*time.Second {
 		t.Errorf("looks again in %v", next)
 	}
 	w.want()
