@@ -13,9 +13,10 @@ type NewSandbox struct {
 	Internet *bool  // nil: not said, which means yes
 	Key      string // the same request, repeated with the same key, makes one sandbox; empty: it is not repeated
 
-	OnTimeout  OnTimeout // empty: KillOnTimeout
-	FilesOnly  bool      // a pause at the end leaves memory out
-	AutoResume bool      // traffic resumes it when it is paused
+	OnTimeout  OnTimeout     // empty: KillOnTimeout
+	FilesOnly  bool          // a pause at the end leaves memory out
+	AutoResume bool          // traffic resumes it when it is paused
+	IdleAfter  time.Duration // see Lifecycle
 }
 
 // ForkResult is one of the sandboxes a fork was to make: it, or why it was not.

@@ -64,6 +64,9 @@ type Lifecycle struct {
 	OnTimeout  OnTimeout // empty: KillOnTimeout
 	FilesOnly  bool      // a pause at the end leaves memory out
 	AutoResume bool      // traffic to a paused sandbox resumes it
+	// IdleAfter is how long it may be idle until it is paused: no request to it
+	// under way and hardly any processor time used. 0: for ever.
+	IdleAfter time.Duration
 	// Timeout is the life that was asked for when the sandbox was created; one
 	// that traffic resumes gets it again.
 	Timeout time.Duration
@@ -104,6 +107,7 @@ type Spec struct {
 	Internet  bool              // whether it reaches the internet at all
 	EndAt     time.Time         // its time is up then; the node itself sees to it
 	OnTimeout OnTimeout         // what the node does then: end it, or tell who will pause it
+	IdleAfter time.Duration     // see Lifecycle; the node tells it with what it measures
 	Snapshot  SnapshotID        // what to go on from; empty: a fresh start
 	Unused    bool              // nobody will use it: its daemon is not told who it is
 	User      string            // default user of processes and files

@@ -62,6 +62,20 @@ func checkPause(b wire.NewSandbox) error {
 	return nil
 }
 
+// Limits of onIdle.pauseAfter, in seconds. Less than the least would be two
+// measurements.
+const (
+	minIdle = 10
+	maxIdle = 86400
+)
+
+func checkIdle(b wire.NewSandbox) error {
+	if b.OnIdle != nil && (b.OnIdle.PauseAfter < minIdle || b.OnIdle.PauseAfter > maxIdle) {
+		return invalid(`"onIdle.pauseAfter" must be from %d to %d seconds`, minIdle, maxIdle)
+	}
+	return nil
+}
+
 func checkTraffic(b wire.NewSandbox) error {
 	if b.Network != nil && isFalse(b.Network.AllowPublicTraffic) && !isTrue(b.Secure) {
 		return invalid(`"network.allowPublicTraffic" can be false only if "secure" is true`)

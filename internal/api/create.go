@@ -45,6 +45,7 @@ func (s *server) CreateSandboxV2(w http.ResponseWriter, r *http.Request, _ wire.
 			AutoPause:           body.AutoPause,
 			AutoPauseMemory:     body.AutoPauseMemory,
 			AutoResume:          body.AutoResume,
+			OnIdle:              body.OnIdle,
 			Network:             body.Network,
 			Mcp:                 body.Mcp,
 			Iam:                 body.Iam,
@@ -98,7 +99,7 @@ func newSandbox(body wire.NewSandbox, timeout time.Duration) (cove.NewSandbox, e
 		return cove.NewSandbox{}, err
 	}
 	for _, check := range []func(wire.NewSandbox) error{
-		checkMetadata, checkEnv, checkPause, checkTraffic, checkIAM, checkMounts, checkServed,
+		checkMetadata, checkEnv, checkPause, checkIdle, checkTraffic, checkIAM, checkMounts, checkServed,
 	} {
 		if err := check(body); err != nil {
 			return cove.NewSandbox{}, err
@@ -108,7 +109,12 @@ func newSandbox(body wire.NewSandbox, timeout time.Duration) (cove.NewSandbox, e
 	if isTrue(body.AutoPause) {
 		onTimeout = cove.PauseOnTimeout
 	}
+	var idleAfter time.Duration // 0: it may be idle for ever
+	if body.OnIdle != nil {
+		idleAfter = seconds(body.OnIdle.PauseAfter)
+	}
 	return cove.NewSandbox{
+		IdleAfter:  idleAfter,
 		OnTimeout:  onTimeout,
 		FilesOnly:  isFalse(body.AutoPauseMemory),
 		AutoResume: body.AutoResume != nil && body.AutoResume.Enabled,

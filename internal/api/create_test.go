@@ -77,6 +77,10 @@ func TestCreateWithALifecycle(t *testing.T) {
 	if got := f.control.created; !got.FilesOnly {
 		t.Errorf("request = %+v", got)
 	}
+	f.do("POST", "/v2/sandboxes", `{"templateID":"base","onIdle":{"pauseAfter":60}}`)
+	if got := f.control.created; got.IdleAfter != time.Minute {
+		t.Errorf("request = %+v", got)
+	}
 	f.do("POST", "/v2/sandboxes", `{"templateID":"base","autoPause":false}`)
 	if got := f.control.created; got.OnTimeout == cove.PauseOnTimeout || got.AutoResume {
 		t.Errorf("request = %+v", got)
@@ -108,6 +112,8 @@ func TestCreateRefuses(t *testing.T) {
 		{"unknown field further down", `"network":{"allowIn":[]}`, bad, []string{`unknown field "allowIn"`}},
 		{"disk-only pause without pause", `"autoPauseMemory":false`, bad, []string{"autoPauseMemory", "autoPause"}},
 		{"disk-only pause that is to wake", `"autoPause":true,"autoPauseMemory":false,"autoResume":{"enabled":true}`, bad, []string{"autoResume"}},
+		{"idle for too short a time", `"onIdle":{"pauseAfter":9}`, bad, []string{`"onIdle.pauseAfter"`, "10"}},
+		{"idle, nothing said", `"onIdle":{}`, bad, []string{`"onIdle.pauseAfter"`}},
 		{"too many tokens", `"iam":{"tokens":{"a":{},"b":{},"c":{},"d":{},"e":{},"f":{}}}`, bad, []string{"iam.tokens", "5"}},
 		{"token for nobody", `"iam":{"tokens":{"a":{"audience":"","tokenType":"JWT-SVID"}}}`, bad, []string{"audience"}},
 		{"token of no type", `"iam":{"tokens":{"a":{"audience":"x","tokenType":"JWT"}}}`, bad, []string{"tokenType"}},

@@ -2,6 +2,7 @@ package api
 
 import (
 	"maps"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	wire "github.com/cove-sandbox/cove/internal/gen/api"
@@ -101,6 +102,9 @@ func lifecycleOf(sb cove.Sandbox) wire.Lifecycle {
 	l := wire.Lifecycle{AutoResume: sb.Lifecycle.AutoResume, OnTimeout: wire.Kill}
 	if sb.Lifecycle.OnTimeout == cove.PauseOnTimeout {
 		l.OnTimeout = wire.Pause
+	}
+	if after := sb.Lifecycle.IdleAfter; after > 0 {
+		l.OnIdle = &wire.OnIdle{PauseAfter: int32(after / time.Second)}
 	}
 	return l
 }

@@ -47,6 +47,7 @@ func apart(span time.Duration) time.Duration {
 type meter struct {
 	c       *Control
 	last    map[cove.SandboxID]node.Measurement
+	quiet   map[cove.SandboxID]time.Time // since when each is idle
 	flushed time.Time
 	tidied  time.Time
 }
@@ -106,6 +107,7 @@ func (m *meter) measure(ctx context.Context) {
 			metrics = append(metrics, metric)
 		}
 	}
+	m.pauseIdle(ctx, now)
 	m.last = now
 	m.c.journal.addMetrics(metrics)
 }

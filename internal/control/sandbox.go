@@ -52,7 +52,7 @@ func (c *Control) create(ctx context.Context, team cove.TeamID, req cove.NewSand
 		Build: build.ID, Node: cove.LocalNode, State: cove.Starting, Resources: build.Resources,
 		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: req.Env,
 		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd, User: build.User, Workdir: build.Workdir,
-		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), FilesOnly: req.FilesOnly, AutoResume: req.AutoResume, Timeout: req.Timeout},
+		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), FilesOnly: req.FilesOnly, AutoResume: req.AutoResume, IdleAfter: req.IdleAfter, Timeout: req.Timeout},
 	}
 	if template.Named() {
 		sb.Alias = template.Alias
@@ -126,7 +126,7 @@ func (c *Control) start(ctx context.Context, sb cove.Sandbox, snapshot cove.Snap
 func (c *Control) spec(sb cove.Sandbox) cove.Spec {
 	spec := cove.Spec{
 		ID: sb.ID, Execution: sb.Execution, Template: sb.Template, Build: sb.Build, Resources: sb.Resources,
-		Env: sb.Env, Internet: sb.Internet == nil || *sb.Internet, EndAt: sb.EndAt, OnTimeout: sb.Lifecycle.OnTimeout,
+		Env: sb.Env, Internet: sb.Internet == nil || *sb.Internet, EndAt: sb.EndAt, OnTimeout: sb.Lifecycle.OnTimeout, IdleAfter: sb.Lifecycle.IdleAfter,
 		Snapshot: sb.Snapshot, User: sb.User, Workdir: sb.Workdir,
 	}
 	if sb.Secure {

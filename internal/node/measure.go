@@ -14,6 +14,10 @@ type Measurement struct {
 	Resources cove.Resources
 	At        time.Time
 
+	IdleAfter time.Duration // as its spec said
+	Open      int           // requests to it that are under way
+	UsedAt    time.Time     // when the last one was; zero: none since the server started
+
 	CPU       time.Duration // processor time that this execution has used
 	CountedOn time.Time     // when CPU was 0; zero: not known
 	Memory    int64         // bytes that belong to what runs inside

@@ -39,6 +39,7 @@ func (o *Orchestrator) Measure(ctx context.Context) ([]node.Measurement, error) 
 func (s *sandbox) measure(ctx context.Context) (node.Measurement, bool) {
 	s.mu.Lock()
 	stopped := s.record.Frozen || s.conns == nil // or it ends
+	open, usedAt := s.open, s.usedAt
 	s.mu.Unlock()
 	if stopped {
 		return node.Measurement{}, false
@@ -50,6 +51,7 @@ func (s *sandbox) measure(ctx context.Context) (node.Measurement, bool) {
 		if err = uerr; err == nil {
 			return node.Measurement{
 				ID: s.record.ID, Execution: s.record.Execution, Resources: s.record.Resources, At: at,
+				IdleAfter: s.record.IdleAfter, Open: open, UsedAt: usedAt,
 				CPU: load.CPU, CountedOn: s.counted, Memory: usage.Memory, Cache: load.Cache, Disk: usage.Disk,
 			}, true
 		}
@@ -60,6 +62,24 @@ func (s *sandbox) measure(ctx context.Context) (node.Measurement, bool) {
 		s.o.cfg.Log.Debug("a sandbox could not be measured", "sandbox", s.record.ID, "err", err)
 	}
 	return node.Measurement{}, false
+}
+
+// Use notes that a sandbox is used, from now until ctx is done. One that does not
+// run is not noted.
+func (o *Orchestrator) Use(ctx context.Context, id cove.SandboxID) {
+	sb, ok := o.find(id)
+	if !ok {
+		return
+	}
+	sb.used(1)
+	context.AfterFunc(ctx, func() { sb.used(-1) })
+}
+
+func (s *sandbox) used(by int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open += by
+	s.usedAt = s.o.cfg.Now()
 }
 
 // Load is what a cgroup has taken lately.

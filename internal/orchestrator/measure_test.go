@@ -1,6 +1,7 @@
 package orchestrator_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -51,5 +52,41 @@ func TestMeasure(t *testing.T) {
 	want.CountedOn = time.Time{}
 	if all := measure(t, next); len(all) != 1 || all[0] != want {
 		t.Errorf("measured after a restart: %+v, want %+v", all, want)
+	}
+}
+
+func TestUseIsMeasured(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	s := spec()
+	s.IdleAfter = time.Minute
+	if err := o.Create(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	measured := func() node.Measurement {
+		t.Helper()
+		all, err := o.Measure(t.Context())
+		if err != nil || len(all) != 1 || all[0].IdleAfter != time.Minute {
+			t.Fatalf("measured: %+v, %v", all, err)
+		}
+		return all[0]
+	}
+	if got := measured(); got.Open != 0 || !got.UsedAt.IsZero() {
+		t.Errorf("before: %+v", got)
+	}
+	before := time.Now()
+	one, done := context.WithCancel(t.Context())
+	o.Use(one, id)
+	o.Use(t.Context(), id)
+	o.Use(t.Context(), "inobody")
+	if got := measured(); got.Open != 2 || got.UsedAt.Before(before) {
+		t.Errorf("with two requests: %+v", got)
+	}
+	done()
+	for deadline := time.Now().Add(10 * time.Second); measured().Open != 1; {
+		if time.Now().After(deadline) {
+			t.Fatalf("after one has ended: %+v", measured())
+		}
 	}
 }

@@ -20,6 +20,7 @@ type record struct {
 	Internet  bool             `json:"internet"`
 	EndAt     time.Time        `json:"endAt"`
 	OnTimeout cove.OnTimeout   `json:"onTimeout,omitempty"`
+	IdleAfter time.Duration    `json:"idleAfter,omitempty"`
 	Build     cove.BuildID     `json:"build"`
 	Tools     string           `json:"tools"` // name of the image with the daemon
 	Resources cove.Resources   `json:"resources"`

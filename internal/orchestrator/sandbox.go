@@ -32,6 +32,8 @@ type sandbox struct {
 	needs atomic.Pointer[needs] // what it starts from; nil until that is known
 
 	mu     sync.Mutex
+	open   int                   // requests under way; guarded by mu
+	usedAt time.Time             // of the last request; guarded by mu
 	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
 	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
 	dials  map[*attempt]struct{} // attempts to connect; guarded by mu
@@ -59,7 +61,7 @@ func newSandbox(o *Orchestrator, spec cove.Spec) *sandbox {
 		dials: map[*attempt]struct{}{},
 		record: record{
 			ID: spec.ID, Execution: spec.Execution, Internet: spec.Internet, EndAt: spec.EndAt,
-			OnTimeout: spec.OnTimeout, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Unused: spec.Unused, Slot: -1,
+			OnTimeout: spec.OnTimeout, IdleAfter: spec.IdleAfter, Build: spec.Build, Resources: spec.Resources, Identity: spec.ID, Unused: spec.Unused, Slot: -1,
 		},
 	}
 }

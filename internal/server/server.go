@@ -249,12 +249,16 @@ func (s *Server) assemble(ctx context.Context) error {
 }
 
 // wake lets a paused sandbox go on for a request, if its owner wants that. One
-// that runs, which is the rule, is not looked up in the records.
+// that runs, which is the rule, is not looked up in the records. Until the
+// request's context is done, the sandbox is in use.
 func (s *Server) wake(ctx context.Context, t proxy.Target, h http.Header) error {
-	if s.orchestrator.Runs(t.ID) {
-		return nil
+	if !s.orchestrator.Runs(t.ID) {
+		if err := s.control.Wake(ctx, t.ID, t.Port == paths.Port, h.Get(paths.TokenHeader)); err != nil {
+			return err
+		}
 	}
-	return s.control.Wake(ctx, t.ID, t.Port == paths.Port, h.Get(paths.TokenHeader))
+	s.orchestrator.Use(ctx, t.ID)
+	return nil
 }
 
 // InstanceOf names a server on its host by its data directory, so that a

@@ -89,6 +89,7 @@ func TestPause(t *testing.T) {
 	t.Run("the end of its time", func(t *testing.T) { testPauseAtTheEnd(t, s) })
 	t.Run("traffic wakes", func(t *testing.T) { testWake(t, s) })
 	t.Run("without memory", func(t *testing.T) { testPauseFilesOnly(t, s) })
+	t.Run("idle", func(t *testing.T) { testIdle(t, s) })
 	t.Run("fork", func(t *testing.T) { testFork(t, s) })
 	t.Run("kill of a paused one", func(t *testing.T) {
 		sb := s.Create(t, nil)
@@ -239,5 +240,42 @@ func testPauseFilesOnly(t *testing.T, s *stand.Server) {
 		if !strings.HasPrefix(r.Stdout, want) || strings.HasSuffix(r.Stdout, boot) {
 			t.Errorf("afterwards: %+v; the first boot was %q", r, boot)
 		}
+	}
+}
+
+// testIdle leaves a sandbox alone: one that works, or that somebody listens to,
+// goes on; one that does neither is paused, and traffic wakes it.
+func testIdle(t *testing.T, s *stand.Server) {
+	request := map[string]any{"onIdle": map[string]any{"pauseAfter": 10}, "autoPause": true, "autoResume": map[string]any{"enabled": true}}
+	idle, busy, heard := s.Create(t, request), s.Create(t, request), s.Create(t, request)
+	defer idle.Kill(t)
+	defer busy.Kill(t)
+	defer heard.Kill(t)
+	idle.Run(t, setUp)
+	pid, _, _ := ask(t, s, idle.ID)
+	busy.Run(t, "(setsid sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null &)")
+	listened := make(chan error, 1)
+	go func() {
+		_, err := heard.TryRun(t, "sleep 25")
+		listened <- err
+	}()
+	deadline := time.Now().Add(60 * time.Second)
+	for state := any(""); state != "paused"; {
+		status, body := s.Do(t, "GET", "/sandboxes/"+idle.ID, nil)
+		if state = body["state"]; status != 200 || time.Now().After(deadline) {
+			t.Fatalf("%d %v", status, body)
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	if err := <-listened; err != nil {
+		t.Errorf("the command: %v", err)
+	}
+	for _, sb := range []*stand.Sandbox{busy, heard} {
+		if _, body := s.Do(t, "GET", "/sandboxes/"+sb.ID, nil); body["state"] != "running" {
+			t.Errorf("one that is in use: %v", body)
+		}
+	}
+	if now, _, whole := ask(t, s, idle.ID); now != pid || !whole {
+		t.Errorf("woken: process %s, want %s; memory whole: %v", now, pid, whole)
 	}
 }

@@ -41,7 +41,7 @@ func (s *Server) Census(t testing.TB) map[string]int {
 		"cgroups (version 2)": "/sys/fs/cgroup/cove-" + instance + "/i*",
 		"sandbox directories": filepath.Join(s.Dir, "sandboxes", "*"),
 		"snapshots":           filepath.Join(s.Dir, "snapshots", "*"), // unfinished ones too
-		"control sockets":     "/run/cove/" + instance + "/*",
+		"control sockets":     "/run/cove/" + instance + "/runsc-*",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {

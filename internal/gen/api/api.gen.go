@@ -211,8 +211,11 @@ type LatestMetrics struct {
 
 // Lifecycle defines model for Lifecycle.
 type Lifecycle struct {
-	AutoResume bool      `json:"autoResume"`
-	OnTimeout  OnTimeout `json:"onTimeout"`
+	AutoResume bool `json:"autoResume"`
+
+	// OnIdle What happens to a sandbox that nobody uses: no request to it is under way and its processes use hardly any processor time. An extension of Cove; off unless asked for.
+	OnIdle    *OnIdle   `json:"onIdle,omitempty"`
+	OnTimeout OnTimeout `json:"onTimeout"`
 }
 
 // ListedSandbox defines model for ListedSandbox.
@@ -297,6 +300,9 @@ type NewSandbox struct {
 	Metadata *Strings `json:"metadata,omitempty"`
 	Network  *Network `json:"network,omitempty"`
 
+	// OnIdle What happens to a sandbox that nobody uses: no request to it is under way and its processes use hardly any processor time. An extension of Cove; off unless asked for.
+	OnIdle *OnIdle `json:"onIdle,omitempty"`
+
 	// Secure Give the sandbox's daemon an access token.
 	Secure *bool `json:"secure,omitempty"`
 
@@ -322,6 +328,9 @@ type NewSandboxV2 struct {
 	Metadata *Strings `json:"metadata,omitempty"`
 	Network  *Network `json:"network,omitempty"`
 
+	// OnIdle What happens to a sandbox that nobody uses: no request to it is under way and its processes use hardly any processor time. An extension of Cove; off unless asked for.
+	OnIdle *OnIdle `json:"onIdle,omitempty"`
+
 	// TemplateID Identifier or name of a template: [namespace/]alias[:tag].
 	TemplateID string `json:"templateID"`
 
@@ -337,6 +346,12 @@ type NewSnapshot struct {
 
 	// Name alias[:tag]. One of the same name and tag is replaced.
 	Name *string `json:"name,omitempty"`
+}
+
+// OnIdle What happens to a sandbox that nobody uses: no request to it is under way and its processes use hardly any processor time. An extension of Cove; off unless asked for.
+type OnIdle struct {
+	// PauseAfter Seconds until it is paused.
+	PauseAfter int32 `json:"pauseAfter"`
 }
 
 // OnTimeout defines model for OnTimeout.

@@ -22,7 +22,7 @@ func (f *Fake) Measure(context.Context) ([]node.Measurement, error) {
 		if f.Use != nil {
 			m = f.Use(id)
 		}
-		m.ID, m.Execution, m.Resources = id, sb.spec.Execution, sb.spec.Resources
+		m.ID, m.Execution, m.Resources, m.IdleAfter = id, sb.spec.Execution, sb.spec.Resources, sb.spec.IdleAfter
 		if m.At.IsZero() {
 			m.At = time.Now()
 		}

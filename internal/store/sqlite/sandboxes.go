@@ -16,22 +16,22 @@ import (
 const sandboxColumns = `id, execution_id, team_id, template_id, alias, build_id, node_id, state,
 	cpus, memory_mb, disk_mb, started_at, end_at, metadata, env, secure, internet, envd,
 	on_timeout, auto_resume, timeout, snapshot_id, pause_files_only, files_only,
-	unresponsive, snapshot_bytes, user, workdir`
+	unresponsive, snapshot_bytes, user, workdir, idle_after`
 
 func scanSandbox(row scanner) (cove.Sandbox, error) {
 	var sb cove.Sandbox
-	var started, end, timeout int64
+	var started, end, timeout, idle int64
 	var metadata, env string
 	var internet sql.NullBool
 	err := row.Scan(&sb.ID, &sb.Execution, &sb.Team, &sb.Template, &sb.Alias, &sb.Build, &sb.Node, &sb.State,
 		&sb.Resources.CPUs, &sb.Resources.MemoryMB, &sb.Resources.DiskMB, &started, &end, &metadata, &env,
 		&sb.Secure, &internet, &sb.Envd, &sb.Lifecycle.OnTimeout, &sb.Lifecycle.AutoResume, &timeout, &sb.Snapshot,
-		&sb.Lifecycle.FilesOnly, &sb.FilesOnly, &sb.Unresponsive, &sb.SnapshotBytes, &sb.User, &sb.Workdir)
+		&sb.Lifecycle.FilesOnly, &sb.FilesOnly, &sb.Unresponsive, &sb.SnapshotBytes, &sb.User, &sb.Workdir, &idle)
 	if err != nil {
 		return cove.Sandbox{}, err
 	}
 	sb.StartedAt, sb.EndAt = fromMicros(started), fromMicros(end)
-	sb.Lifecycle.Timeout = time.Duration(timeout) * time.Microsecond
+	sb.Lifecycle.Timeout, sb.Lifecycle.IdleAfter = time.Duration(timeout)*time.Microsecond, time.Duration(idle)*time.Microsecond
 	if internet.Valid {
 		sb.Internet = &internet.Bool
 	}
@@ -64,12 +64,12 @@ func (s *Store) CreateSandbox(ctx context.Context, sb cove.Sandbox) error {
 	if err != nil {
 		return convert(op, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(28)+`)`,
+	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(29)+`)`,
 		sb.ID, sb.Execution, sb.Team, sb.Template, sb.Alias, sb.Build, sb.Node, sb.State,
 		sb.Resources.CPUs, sb.Resources.MemoryMB, sb.Resources.DiskMB, micros(sb.StartedAt), micros(sb.EndAt),
 		metadata, env, sb.Secure, sb.Internet, sb.Envd,
 		cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot,
-		sb.Lifecycle.FilesOnly, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes, sb.User, sb.Workdir)
+		sb.Lifecycle.FilesOnly, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes, sb.User, sb.Workdir, sb.Lifecycle.IdleAfter.Microseconds())
 	return convert(op, err)
 }
 

@@ -229,6 +229,7 @@ func sandboxRoundTrip(t *testing.T, s store.Store) {
 	plain.Lifecycle.OnTimeout = cove.KillOnTimeout
 	full.Lifecycle = cove.Lifecycle{OnTimeout: cove.PauseOnTimeout, AutoResume: true, Timeout: 90 * time.Second}
 	full.Unresponsive, full.SnapshotBytes, full.User, full.Workdir = true, 1<<40, "user", "/w"
+	full.Lifecycle.IdleAfter = time.Minute
 	full.Lifecycle.FilesOnly, full.Snapshot, full.FilesOnly = true, "s1", true
 	plain.Metadata, plain.Env = map[string]string{}, map[string]string{}
 	for _, want := range []cove.Sandbox{plain, full} {
