@@ -113,6 +113,48 @@ func TestListDir(t *testing.T) {
 	wantCode(t, err, connect.CodeInvalidArgument, "path is not a directory: "+d.path("passwd"))
 }
 
+// Those of large directories are described from a working directory that only
+// the thread which does it has.
+func TestListLargeDir(t *testing.T) {
+	d := start(t, nil)
+	home, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(d.path("l"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const each = 500
+	for i := range each {
+		d.write(fmt.Sprintf("l/file %03d", i), "four")
+		if err := os.Symlink(fmt.Sprintf("file %03d", i), d.path(fmt.Sprintf("l/link %03d", i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 5 {
+		resp, err := d.files.ListDir(t.Context(), connect.NewRequest(&filesystem.ListDirRequest{Path: d.path("l")}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := resp.Msg.GetEntries()
+		if len(got) != 2*each {
+			t.Fatalf("%d entries", len(got))
+		}
+		for i, e := range got[:each] {
+			file, link := d.path(fmt.Sprintf("l/file %03d", i)), d.path(fmt.Sprintf("l/link %03d", i))
+			if e.GetPath() != file || e.GetSize() != 4 || e.GetType() != filesystem.FileType_FILE_TYPE_FILE {
+				t.Fatalf("entry %d: %v", i, e)
+			}
+			if e := got[each+i]; e.GetPath() != link || e.GetSymlinkTarget() != file || e.GetType() != filesystem.FileType_FILE_TYPE_FILE {
+				t.Fatalf("link %d: %v", i, e)
+			}
+		}
+		if now, err := os.Getwd(); now != home || err != nil {
+			t.Errorf("the working directory is %s, %v", now, err)
+		}
+	}
+}
+
 func TestMakeMoveRemove(t *testing.T) {
 	d := start(t, nil)
 	mkdir := func(path string) error {

@@ -4,9 +4,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cove-sandbox/cove/internal/envd/account"
@@ -36,10 +38,18 @@ func (o owners) names(uid, gid uint32) (owner, group string) {
 	return names[0], names[1]
 }
 
-// entryOf describes the file at path. Of a symbolic link, type and mode are
-// those of the file it leads to; clients rely on it.
-func entryOf(who owners, path string) (*pb.EntryInfo, error) {
-	info, err := os.Lstat(path)
+// enter makes dir the working directory of the calling goroutine and reports
+// whether that worked: of a thread that is its own and ends with it. To walk to
+// each of many files from there takes gVisor half as long as from the root.
+func enter(dir string) bool {
+	runtime.LockOSThread() // and never unlock it: nobody else may get this thread
+	return unix.Unshare(unix.CLONE_FS) == nil && unix.Chdir(dir) == nil
+}
+
+// entryOf describes the file at path, which short also leads to. Of a symbolic
+// link, type and mode are those of the file it leads to; clients rely on it.
+func entryOf(who owners, path, short string) (*pb.EntryInfo, error) {
+	info, err := os.Lstat(short)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +78,7 @@ func entryOf(who owners, path string) (*pb.EntryInfo, error) {
 			entry.Mode = uint32(info.Mode().Perm())
 		}
 	}
-	for k, v := range metadata.Read(path) {
+	for k, v := range metadata.Read(short) {
 		if entry.Metadata == nil {
 			entry.Metadata = map[string]string{}
 		}

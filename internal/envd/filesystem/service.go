@@ -97,7 +97,7 @@ func (s *Service) Stat(_ context.Context, req *connect.Request[pb.StatRequest]) 
 
 // stat is entry with the error a client gets.
 func (s *Service) stat(path string) (*pb.EntryInfo, error) {
-	entry, err := entryOf(s.owners(), path)
+	entry, err := entryOf(s.owners(), path, path)
 	switch {
 	case missing(err):
 		return nil, fail(connect.CodeNotFound, "file not found: %s", path)
@@ -270,8 +270,14 @@ func (s *Service) describe(ctx context.Context, dir string, children []fs.DirEnt
 		from, to := part*len(children)/parts, (part+1)*len(children)/parts
 		workers.Go(func() {
 			who := s.owners()
+			near := parts > 1 && enter(dir+"/")
 			for i := from; i < to && errs[part] == nil; i++ {
-				entry, err := entryOf(who, dir+"/"+children[i].Name())
+				path := dir + "/" + children[i].Name()
+				short := path
+				if near {
+					short = children[i].Name()
+				}
+				entry, err := entryOf(who, path, short)
 				switch {
 				case err == nil:
 					entries[i] = entry

@@ -74,7 +74,7 @@ func (w *watcher) next() ([]*pb.FilesystemEvent, error) {
 		ev := &pb.FilesystemEvent{Name: text(name), Type: c.kind}
 		if w.entries && describes(c.kind) {
 			// It may be gone by now; then there is nothing to describe.
-			ev.Entry, _ = entryOf(owners{w.users, map[[2]uint32][2]string{}}, c.path)
+			ev.Entry, _ = entryOf(owners{w.users, map[[2]uint32][2]string{}}, c.path, c.path)
 		}
 		out = append(out, ev)
 	}
