@@ -28,6 +28,7 @@ func testLoad(t *testing.T, s *stand.Server) {
 	t.Run("idle memory", func(t *testing.T) { testIdleMemory(t, s) })
 	t.Run("memory hogs", func(t *testing.T) { testHogs(t, s) })
 	t.Run("busy processors", func(t *testing.T) { testBusy(t, s) })
+	t.Run("many threads", func(t *testing.T) { testThreads(t, s) })
 	t.Run("large directory", func(t *testing.T) { testLargeDirectory(t, s) })
 }
 
@@ -143,6 +144,30 @@ func testBusy(t *testing.T, s *stand.Server) {
 	sb.Run(t, "for i in $(seq 16); do (setsid sh -c 'while :; do :; done' >/dev/null 2>&1 </dev/null &); done")
 	for range 20 {
 		wantWell(t, sb, pid)
+	}
+}
+
+// testThreads checks that threads are not taken for processes, and that nothing
+// is kept of commands that have ended.
+func testThreads(t *testing.T, s *stand.Server) {
+	sb := s.Create(t, nil)
+	defer sb.Kill(t)
+	pid := bystander(t, sb)
+	r := sb.Run(t, `exec python3 -c "
+import threading, time
+over = threading.Event()
+threads = [threading.Thread(target=over.wait) for i in range(700)]
+for t in threads: t.start()
+time.sleep(2) # the guard looks at least twice
+over.set()
+for t in threads: t.join()
+print(len(threads))"`)
+	if r.Stdout != "700\n" {
+		t.Errorf("%+v", r)
+	}
+	wantWell(t, sb, pid)
+	if r := sb.Run(t, "mkdir /tmp/groups && mount -t cgroup2 groups /tmp/groups && ls -d /tmp/groups/pens/*/ | wc -l"); r.Stdout != "2\n" {
+		t.Errorf("the bystander and a shell have this many control groups: %+v", r)
 	}
 }
 
