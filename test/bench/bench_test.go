@@ -70,8 +70,9 @@ func BenchmarkFigures(b *testing.B) {
 	files(b, s, sb)
 	memory(b, sb)
 	sb.Kill(b)
-	pauses(b, s)
 	forks(b, s)
+	snapshots(b, s)
+	pauses(b)
 }
 
 func lifecycle(b *testing.B, s *stand.Server) {

@@ -14,9 +14,12 @@ import (
 const hold = `(setsid python3 -c 'import os, time; held = os.urandom(%d << 20); open("/tmp/held", "w"); time.sleep(1e6)' >/dev/null 2>&1 </dev/null &)
 until [ -e /tmp/held ]; do sleep 0.1; done`
 
-// pauses measures a pause, and a resume up to the end of the first command.
-func pauses(b *testing.B, s *stand.Server) {
-	for _, mib := range []int{0, 256, 640} {
+// pauses measures a pause, and a resume up to the end of the first command, of
+// sandboxes of 2 GiB.
+func pauses(b *testing.B) {
+	s := stand.Start(b, "--memory-mb", "2048")
+	defer s.Stop(b)
+	for _, mib := range []int{0, 256, 1024} {
 		sb := s.Create(b, nil)
 		if mib > 0 {
 			sb.Run(b, fmt.Sprintf(hold, mib))
@@ -42,6 +45,33 @@ func pauses(b *testing.B, s *stand.Server) {
 		report(fmt.Sprintf("resume to first command, %d MiB held", mib), "ms", resumed, 0, "")
 		sb.Kill(b)
 	}
+}
+
+// snapshots measures keeping a snapshot, and making a sandbox from it up to the
+// end of the first command.
+func snapshots(b *testing.B, s *stand.Server) {
+	origin := s.Create(b, nil)
+	origin.Run(b, fmt.Sprintf(hold, 64))
+	var kept, made []float64
+	for i := range 11 {
+		begin := time.Now()
+		status, body := s.Do(b, "POST", "/sandboxes/"+origin.ID+"/snapshots", map[string]any{"name": "bench"})
+		if status != http.StatusCreated {
+			b.Fatalf("snapshot: %d %v", status, body)
+		}
+		keeping := time.Since(begin)
+		begin = time.Now()
+		sb := s.Create(b, map[string]any{"templateID": body["snapshotID"]})
+		sb.Run(b, "true")
+		if i > 0 {
+			kept = append(kept, ms(keeping))
+			made = append(made, ms(time.Since(begin)))
+		}
+		sb.Kill(b)
+	}
+	report("keep a snapshot, 64 MiB held", "ms", kept, 0, "the sandbox stands still meanwhile; fsynced")
+	report("create from it to first command", "ms", made, 0, "")
+	origin.Kill(b)
 }
 
 // forks measures how long it takes until all copies are there.
