@@ -64,7 +64,9 @@ var kinds = map[string]func(*soak, *operation) error{
 	"pause a paused one":   pauseAgain,
 	"connect":              connect,
 	"wake":                 wake,
+	"reboot":               reboot,
 	"fork":                 fork,
+	"snapshot":             snapshot,
 	"kill":                 kill,
 }
 
@@ -82,10 +84,12 @@ func (k *soak) draw(w *twin, room int) *operation {
 			choices = append(choices, "pause by time")
 		}
 		if room > 0 {
-			choices = append(choices, "fork")
+			choices = append(choices, "fork", "snapshot")
 		}
 	case w.state == paused && w.wakes:
-		choices = append(choices, "wake", "wake")
+		choices = append(choices, "wake", "wake", "reboot")
+	case w.state == paused:
+		choices = append(choices, "reboot")
 	}
 	o.kind = choices[k.rng.IntN(len(choices))]
 	switch o.kind {
@@ -97,6 +101,8 @@ func (k *soak) draw(w *twin, room int) *operation {
 		}
 	case "fork":
 		o.count = 1 + k.rng.IntN(min(2, room))
+	case "snapshot":
+		o.count = 1
 	}
 	return o
 }
@@ -282,6 +288,17 @@ func connect(k *soak, o *operation) error {
 	return k.begin(w)
 }
 
+// reboot resumes a sandbox that was paused with its memory without it.
+func reboot(k *soak, o *operation) error {
+	w := o.twin
+	err := k.call(http.MethodPost, "/v2/sandboxes/"+w.sb.ID+"/connect", map[string]any{"timeout": lifetime, "memory": false}, http.StatusCreated, nil)
+	if err != nil {
+		return err
+	}
+	w.state, w.birth, w.boot = running, "", ""
+	return k.begin(w)
+}
+
 // wake makes a request to a paused sandbox; that resumes it.
 func wake(k *soak, o *operation) error {
 	if _, err := k.ask(o.twin, "look"); err != nil {
@@ -313,6 +330,27 @@ func fork(k *soak, o *operation) error {
 	}
 	return err
 }
+
+// snapshot keeps a snapshot, makes a sandbox from it and deletes it.
+func snapshot(k *soak, o *operation) error {
+	err := k.call(http.MethodPost, "/sandboxes/"+o.twin.sb.ID+"/snapshots", map[string]any{"name": o.snapshot()}, http.StatusCreated, nil)
+	if err != nil {
+		return err
+	}
+	var made struct{ SandboxID, EnvdAccessToken string }
+	err = k.call(http.MethodPost, "/v2/sandboxes", map[string]any{
+		"templateID": o.snapshot(), "timeout": lifetime, "metadata": map[string]string{"label": o.twin.label},
+		"autoPause": o.twin.wakes, "autoResume": map[string]bool{"enabled": o.twin.wakes},
+	}, http.StatusCreated, &made)
+	if err != nil {
+		return err
+	}
+	o.made = append(o.made, o.twin.copyAs(k.s.Sandbox(made.SandboxID, made.EnvdAccessToken)))
+	return k.call(http.MethodDelete, "/templates/"+o.snapshot(), nil, http.StatusNoContent, nil)
+}
+
+// snapshot is the name of the snapshot that an operation keeps.
+func (o *operation) snapshot() string { return "soak-" + strconv.Itoa(o.n) }
 
 func kill(k *soak, o *operation) error {
 	err := k.call(http.MethodDelete, "/sandboxes/"+o.twin.sb.ID, nil, http.StatusNoContent, nil)

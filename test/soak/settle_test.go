@@ -67,6 +67,13 @@ func (k *soak) settleOne(o *operation, s state) {
 		}
 	case "pause by time":
 		k.settleExpire(o, s)
+	case "snapshot":
+		k.settleSnapshot(o)
+	case "reboot":
+		if s == running {
+			w.state, w.birth, w.boot = running, "", ""
+			k.must(o, k.begin(w))
+		}
 	case "connect", "wake":
 		if s == running {
 			w.state = running
@@ -112,6 +119,15 @@ func (k *soak) settleWrite(o *operation) {
 	k.must(o, write(k, o))
 }
 
+// settleSnapshot deletes a snapshot that may have been kept, or deleted already.
+func (k *soak) settleSnapshot(o *operation) {
+	kept := k.call(http.MethodDelete, "/templates/"+o.snapshot(), nil, http.StatusNoContent, nil)
+	if kept == nil {
+		return
+	}
+	k.must(o, k.call(http.MethodDelete, "/templates/"+o.snapshot(), nil, http.StatusNotFound, nil))
+}
+
 // settleExpire brings it to its end: the time may have been set or not, and the
 // sandbox may be paused any moment.
 func (k *soak) settleExpire(o *operation, s state) {
@@ -152,7 +168,7 @@ func (o *operation) explains(l listed) bool {
 	switch o.kind {
 	case "create":
 		return l.Metadata["label"] == fmt.Sprint(o.n)
-	case "fork":
+	case "fork", "snapshot":
 		return l.Metadata["label"] == o.twin.label
 	}
 	return false
