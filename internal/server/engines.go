@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,20 @@ import (
 
 	"github.com/cove-sandbox/cove/internal/runtime/runsc"
 )
+
+// engineName names an engine by its version and its content: our launcher is
+// part of it, and what one build of it wrote, another may not be able to read.
+func engineName(ctx context.Context, engine string) (string, error) {
+	version, err := runsc.Version(ctx, engine)
+	if err != nil {
+		return "", err
+	}
+	digest, _, err := digestOf(engine)
+	if err != nil {
+		return "", fmt.Errorf("reading the engine: %w", err)
+	}
+	return version + "-" + digest[:12], nil
+}
 
 // keepEngine puts a copy of the engine where a later server, which comes with
 // another, finds it for the snapshots that this one writes.

@@ -186,7 +186,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.groups, err = cgroup.New(cgroup.Config{Parent: "cove-" + instance}); err != nil {
 		return err
 	}
-	engine, err := runsc.Version(ctx, cfg.Engine)
+	engine, err := engineName(ctx, cfg.Engine)
 	if err != nil {
 		return err
 	}

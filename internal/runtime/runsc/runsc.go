@@ -25,7 +25,7 @@ import (
 // Config is what a Runtime is made of.
 type Config struct {
 	Engine   string // path of cove-runsc; required
-	Version  string // of Engine; see Version
+	Version  string // names Engine among those of Engines; empty: it is the only one
 	Engines  string // directory with other versions, each as <version>/cove-runsc; empty: there are none
 	StateDir string // directory for control sockets; required, and short: a socket's path has 108 bytes
 	Log      *slog.Logger
