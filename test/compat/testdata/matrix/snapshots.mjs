@@ -119,6 +119,6 @@ export default [
     await sbx.pause()
     await Sandbox.connect(sbx.sandboxId, { onResume: 'reboot' })
     assert.notEqual(await boot(sbx), before)
-    assert.equal(await sh(sbx, `test -e counter.py && pgrep -f '[c]ounter.py' || echo $MARK`), 'x\n')
+    assert.equal(await sh(sbx, `test -e counter.py && pgrep -x python3 || echo $MARK`), 'x\n')
   }, 'SandboxConnectOpts.onResume'],
 ]

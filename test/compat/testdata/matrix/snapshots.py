@@ -76,7 +76,7 @@ async def files_alone(t):
     made = await t.create(template=snapshot.snapshot_id)
     same(await got(made.files.read("kept")), "yes")
     assert await boot(made) != before
-    same(await sh(made, "test -e counter.py && pgrep -f '[c]ounter.py' || echo stopped"), "stopped\n")
+    same(await sh(made, "test -e counter.py && pgrep -x python3 || echo stopped"), "stopped\n")
 
 
 @case("sandbox.create_snapshot", "of a paused one, of an unknown one")
@@ -150,7 +150,7 @@ async def reboot(t):
     await got(sbx.pause())
     await got(t.flavour.sandbox.connect(sbx.sandbox_id, on_resume="reboot"))
     assert await boot(sbx) != before
-    same(await sh(sbx, "test -e counter.py && pgrep -f '[c]ounter.py' || echo $MARK"), "x\n")
+    same(await sh(sbx, "test -e counter.py && pgrep -x python3 || echo $MARK"), "x\n")
 
 
 @case("sandbox.create", "the same request twice makes one", needs="idempotency_key")
