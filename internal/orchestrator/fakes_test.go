@@ -255,6 +255,8 @@ func (s *stock) List(context.Context) ([]orchestrator.Item, error) {
 	return slices.Clone(s.stock), nil
 }
 
+func (s *stock) KeepEngine(context.Context, string) error { return (*machine)(s).fails("engine") }
+
 func (s *stock) Remove(_ context.Context, item orchestrator.Item) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -63,6 +63,8 @@ type Images interface {
 type Stock interface {
 	// List returns what there is.
 	List(ctx context.Context) ([]Item, error)
+	// KeepEngine sees that an engine stays for the snapshots that it writes.
+	KeepEngine(ctx context.Context, name string) error
 	// Remove removes an item that List returned. One that is gone is not an
 	// error.
 	Remove(ctx context.Context, item Item) error

@@ -34,6 +34,7 @@ var pauseSteps = []struct {
 }{
 	{"daemon", (*pausing).daemon},
 	{"room", (*pausing).room},
+	{"engine", (*pausing).engine}, // only it can go on from what it writes
 	{"directory", (*pausing).directory},
 	{"announce", (*pausing).announce}, // a restarted server must know that it may stand still
 	{"checkpoint", (*pausing).checkpoint},
@@ -117,6 +118,10 @@ func (p *pausing) room(ctx context.Context) error {
 			"the snapshot would take about %d MiB, and %d MiB are left of your team's quota: delete snapshots or paused sandboxes; it goes on running", need>>20, most>>20)
 	}
 	return nil
+}
+
+func (p *pausing) engine(ctx context.Context) error {
+	return p.o.cfg.Stock.KeepEngine(ctx, p.sb.process.Handle().Engine)
 }
 
 func (p *pausing) directory(context.Context) error {

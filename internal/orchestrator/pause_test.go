@@ -30,7 +30,8 @@ func wantNoSnapshots(t *testing.T, m *machine) {
 
 func TestFailedPauseLeavesItRunning(t *testing.T) {
 	for name, spoil := range map[string]func(*testing.T, *machine){
-		"no room": func(_ *testing.T, m *machine) { m.memory = 1 << 60 },
+		"no room":                   func(_ *testing.T, m *machine) { m.memory = 1 << 60 },
+		"the engine cannot be kept": func(_ *testing.T, m *machine) { m.broken = "engine" },
 		"the engine fails": func(t *testing.T, m *machine) {
 			// A directory stands where the engine writes.
 			if err := os.MkdirAll(filepath.Join(m.dir+"-snapshots", ".s1.partial", "x"), 0o700); err != nil {
@@ -55,7 +56,7 @@ func TestFailedPauseLeavesItRunning(t *testing.T) {
 			if m.host.Frozen(string(id)) || m.host.Running(string(id)) != 1 {
 				t.Error("it does not run on")
 			}
-			m.memory = 0
+			m.memory, m.broken = 0, ""
 			pause(t, o, "s2")
 		})
 	}

@@ -37,7 +37,7 @@ func keepEngine(engine, dir, version string) error {
 		return fmt.Errorf(failure, err)
 	}
 	if err := copyProgram(engine, target+".new"); err != nil {
-		return fmt.Errorf(failure, err)
+		return errors.Join(fmt.Errorf(failure, err), os.RemoveAll(filepath.Dir(target)))
 	}
 	if err := os.Rename(target+".new", target); err != nil {
 		return fmt.Errorf(failure, err)

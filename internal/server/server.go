@@ -192,7 +192,8 @@ func (s *Server) assemble(ctx context.Context) error {
 	}
 	engines := filepath.Join(cfg.DataDir, "engines")
 	if err := keepEngine(cfg.Engine, engines, engine); err != nil {
-		return err
+		// No reason not to serve; a pause tries again, and must succeed.
+		cfg.Log.Warn("sandboxes cannot be paused before this is put right", "err", err)
 	}
 	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, Version: engine, Engines: engines, StateDir: stateDir(instance), Log: cfg.Log})
 	if err != nil {
@@ -214,7 +215,7 @@ func (s *Server) assemble(ctx context.Context) error {
 		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
 		Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
 		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens},
-		Stock: stock{builder: s.builder, tools: toolsDir, engines: engines, fixed: map[orchestrator.Kind]string{
+		Stock: stock{builder: s.builder, tools: toolsDir, engine: cfg.Engine, engines: engines, fixed: map[orchestrator.Kind]string{
 			orchestrator.DaemonItem: filepath.Base(tools.Source), orchestrator.EngineItem: engine,
 		}},
 		Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,

