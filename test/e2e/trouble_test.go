@@ -16,7 +16,7 @@ import (
 // no leftovers, and a server that goes on once there is room.
 func TestFullDisk(t *testing.T) {
 	s := stand.New(t)
-	if err := syscall.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=48m"); err != nil {
+	if err := syscall.Mount("tmpfs", s.Dir, "tmpfs", 0, "size=256m"); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -28,6 +28,8 @@ func TestFullDisk(t *testing.T) {
 	s.SeedFrom(t)
 	s.Run(t)
 	s.Create(t, nil).Kill(t)
+	sb := s.Create(t, nil)
+	sb.Run(t, "echo kept > /dev/shm/memory")
 
 	filler := filepath.Join(s.Dir, "filler")
 	fill(t, filler)
@@ -36,13 +38,39 @@ func TestFullDisk(t *testing.T) {
 	if status != http.StatusInsufficientStorage || !strings.Contains(message, "disk is full") || strings.Contains(message, s.Dir) {
 		t.Errorf("on a full disk: %d %q", status, message)
 	}
+	// A pause that the disk cannot hold stops nothing, whether there is no room
+	// at all or only not enough.
+	for room, words := range map[int64]string{0: "disk is full", 8 << 20: "goes on running"} {
+		info, err := os.Stat(filler)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(filler, info.Size()-room); err != nil {
+			t.Fatal(err)
+		}
+		status, body = s.Do(t, "POST", "/sandboxes/"+sb.ID+"/pause", nil)
+		message, _ = body["message"].(string)
+		if status != http.StatusInsufficientStorage || !strings.Contains(message, words) || strings.Contains(message, s.Dir) {
+			t.Errorf("pause with %d bytes free: %d %q", room, status, message)
+		}
+		if r := sb.Run(t, "cat /dev/shm/memory"); r.Stdout != "kept\n" {
+			t.Errorf("after that: %+v", r)
+		}
+		fill(t, filler)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	pause(t, s, sb)
+	connect(t, s, sb, http.StatusCreated)
+	if r := sb.Run(t, "cat /dev/shm/memory"); r.Stdout != "kept\n" {
+		t.Errorf("once there is room: %+v", r)
+	}
+	sb.Kill(t)
 	for what, n := range s.Census(t) {
 		if n > 0 && what != "mounts in the data directory" {
 			t.Errorf("%s: %d left behind", what, n)
 		}
-	}
-	if err := os.Remove(filler); err != nil {
-		t.Fatal(err)
 	}
 	s.Create(t, nil).Kill(t)
 }
@@ -50,7 +78,7 @@ func TestFullDisk(t *testing.T) {
 // fill writes to a file until the disk is full.
 func fill(t *testing.T, name string) {
 	t.Helper()
-	f, err := os.Create(name)
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
