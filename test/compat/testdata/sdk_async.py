@@ -1,6 +1,7 @@
 """What a user of the official asynchronous Python SDK does first."""
 
 import asyncio
+import os
 
 from e2b import AsyncSandbox, CommandExitException, NotFoundException
 
@@ -33,4 +34,7 @@ async def main():
 
 
 asyncio.run(main())
-print("ALL PASSED")
+print("ALL PASSED", flush=True)
+# Threads of the client's transport may still run, and abort an interpreter that
+# takes itself apart under them.
+os._exit(0)
