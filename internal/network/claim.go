@@ -29,6 +29,12 @@ func (p *Pool) claim(index int) error {
 	return err
 }
 
+// isClaimed reports whether anybody has claimed the index.
+func (p *Pool) isClaimed(index int) bool {
+	_, err := os.Lstat(p.claimPath(index))
+	return err == nil
+}
+
 // unclaim gives an index back.
 func (p *Pool) unclaim(index int) error {
 	if err := os.Remove(p.claimPath(index)); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -318,6 +318,11 @@ func (p *Pool) make(ctx context.Context) (*Slot, error) {
 
 // makeAt builds the slot of an index; errTaken means that it is in use.
 func (p *Pool) makeAt(ctx context.Context, index int) (_ *Slot, err error) {
+	// An index that an earlier process of this server claimed is not touched, not
+	// even for the moment in which somebody adopts it.
+	if p.isClaimed(index) {
+		return nil, errTaken
+	}
 	done, err := p.begin(index)
 	if err != nil {
 		return nil, err

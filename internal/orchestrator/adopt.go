@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/undo"
@@ -77,7 +78,7 @@ func (o *Orchestrator) adoptOne(ctx context.Context, dir string) (_ *sandbox, er
 	if err != nil {
 		return nil, err
 	}
-	slot, err := o.cfg.Network.Adopt(ctx, r.Slot, r.Internet)
+	slot, err := o.adoptSlot(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("its network: %w", err)
 	}
@@ -95,6 +96,28 @@ func (o *Orchestrator) adoptOne(ctx context.Context, dir string) (_ *sandbox, er
 	o.mu.Unlock()
 	sb.begin(process, undo.Keep())
 	return sb, nil
+}
+
+// A slot that cannot be adopted costs a sandbox its life, so that is tried
+// adoptTries times, unless there is no such slot.
+const (
+	adoptTries = 5
+	adoptWait  = 100 * time.Millisecond
+)
+
+func (o *Orchestrator) adoptSlot(ctx context.Context, r record) (slot Slot, err error) {
+	for try := 1; ; try++ {
+		slot, err = o.cfg.Network.Adopt(ctx, r.Slot, r.Internet)
+		if err == nil || cove.Is(err, cove.NotFound) || try == adoptTries {
+			return slot, err
+		}
+		o.cfg.Log.Warn("a running sandbox's network could not be taken over yet", "sandbox", r.ID, "err", err)
+		select {
+		case <-time.After(adoptWait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // clear removes what is left of a sandbox that does not run: its processes, its

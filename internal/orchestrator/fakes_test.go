@@ -41,6 +41,7 @@ type machine struct {
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
 	stock  []orchestrator.Item
+	balk   int // how often a slot cannot be adopted yet
 }
 
 func newMachine(t *testing.T) *machine {
@@ -113,6 +114,10 @@ func (n *network) Acquire(_ context.Context, _ bool) (orchestrator.Slot, error) 
 func (n *network) Adopt(_ context.Context, index int, _ bool) (orchestrator.Slot, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.balk > 0 {
+		n.balk--
+		return nil, cove.E(cove.Conflict, "test", nil, "the slot is in use")
+	}
 	if !n.slots[index] {
 		return nil, cove.E(cove.NotFound, "test", nil, "no such slot")
 	}

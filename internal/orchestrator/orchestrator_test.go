@@ -374,3 +374,17 @@ func TestDialEndsWithTheSandbox(t *testing.T) {
 		t.Error("the attempt to connect outlived the sandbox")
 	}
 }
+
+func TestASlotThatCannotBeAdoptedYetDoesNotCostTheSandbox(t *testing.T) {
+	m := newMachine(t)
+	first := m.orchestrator(t, nil)
+	stop := serve(t, first)
+	create(t, first)
+	stop()
+	m.balk = 2
+	second := m.orchestrator(t, nil)
+	serve(t, second)
+	if list, err := second.List(t.Context()); err != nil || len(list) != 1 {
+		t.Errorf("list = %v, %v", list, err)
+	}
+}
