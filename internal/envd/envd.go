@@ -24,6 +24,7 @@ import (
 	"github.com/cove-sandbox/cove/internal/envd/files"
 	"github.com/cove-sandbox/cove/internal/envd/filesystem"
 	"github.com/cove-sandbox/cove/internal/envd/guard"
+	"github.com/cove-sandbox/cove/internal/envd/journal"
 	"github.com/cove-sandbox/cove/internal/envd/pen"
 	"github.com/cove-sandbox/cove/internal/envd/ports"
 	"github.com/cove-sandbox/cove/internal/envd/process"
@@ -70,6 +71,7 @@ type Daemon struct {
 	files     *filesystem.Service
 	contents  *files.Handler
 	tunnels   *ports.Tunnels
+	journal   *journal.Journal
 	cpu       *cpuMeter
 	guard     *guard.Guard // nil without one
 }
@@ -88,6 +90,7 @@ func New(cfg Config) (*Daemon, error) {
 		settings: settings.New(cfg.Env),
 		reaper:   reap.New(cfg.Orphans, cfg.Pens),
 		tunnels:  ports.New(),
+		journal:  journal.New(),
 		cpu:      newCPUMeter(),
 	}
 	d.processes = process.New(process.Config{
@@ -97,7 +100,7 @@ func New(cfg Config) (*Daemon, error) {
 	d.files = filesystem.New(filesystem.Config{Users: users, Settings: d.settings, Log: cfg.Log})
 	if cfg.Pens != nil {
 		d.guard = guard.New(guard.Config{
-			Children: d.reaper, Pens: pens(cfg.Pens), Log: cfg.Log, Self: os.Getpid(), Proc: "/proc",
+			Children: d.reaper, Pens: pens(cfg.Pens), Log: d.journal.Logger("guard", cfg.Log), Self: os.Getpid(), Proc: "/proc",
 			Measure: guard.Sysinfo, Signal: syscall.Kill, Sleep: guard.Sleep,
 		})
 	}
@@ -131,6 +134,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		run.Actor{Name: "processes", Run: d.processes.Run},
 		run.Actor{Name: "filesystem", Run: d.files.Run},
 		run.Actor{Name: "tunnels", Run: d.tunnels.Run},
+		run.Actor{Name: "journal", Run: d.journal.Run},
 		run.Actor{Name: "http", Run: d.serve},
 	)...)
 }

@@ -96,6 +96,45 @@ func TestInternalPathsAreGuarded(t *testing.T) {
 	}
 }
 
+// What the owner of a sandbox should know gets to the host, once.
+func TestJournal(t *testing.T) {
+	d := start(t, func(c *envd.Config) {
+		c.Markers = func(map[string]string) error { return io.ErrShortWrite }
+	})
+	d.init(envdclient.Init{AccessToken: "secret", SandboxID: "iother"})
+	var heard []envdclient.Line
+	err := d.host.Listen(t.Context(), 0, func(l envdclient.Line) bool {
+		heard = append(heard, l)
+		if len(heard) == 2 { // it is heard while it listens, too
+			d.init(envdclient.Init{AccessToken: "secret", SandboxID: "ithird"})
+		}
+		return len(heard) < 3
+	})
+	if err != nil || len(heard) != 3 {
+		t.Fatalf("%+v, %v", heard, err)
+	}
+	want := envdclient.Line{Seq: 2, Level: cove.LogWarn, Logger: "envd", Message: "the files that say which sandbox this is could not be written"}
+	if heard[2] != want {
+		t.Errorf("heard %+v, want %+v", heard[2], want)
+	}
+	err = d.host.Listen(t.Context(), envdclient.FromNow, func(l envdclient.Line) bool {
+		if l.Seq != 2 || l.Message != "" {
+			t.Errorf("the second time: %+v", l)
+		}
+		return false
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	foreign := envdclient.New(envdclient.Config{ControlToken: "guessed", Dial: func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", d.addr)
+	}})
+	defer foreign.Close()
+	if err := foreign.Listen(t.Context(), 0, func(envdclient.Line) bool { t.Error("heard"); return false }); !cove.Is(err, cove.Unimplemented) {
+		t.Errorf("a stranger: %v", err)
+	}
+}
+
 func TestMetrics(t *testing.T) {
 	d := start(t, nil)
 	m, err := d.host.Metrics(t.Context())

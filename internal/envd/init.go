@@ -104,6 +104,6 @@ func (d *Daemon) mark(changed map[string]string) {
 		return
 	}
 	if err := d.cfg.Markers(maps.Clone(d.settings.Get().Env)); err != nil {
-		d.cfg.Log.Warn("marker files not written", "err", err)
+		d.journal.Logger("envd", d.cfg.Log).Warn("the files that say which sandbox this is could not be written", "err", err)
 	}
 }

@@ -41,6 +41,7 @@ func (d *Daemon) routes() []route {
 		{http.MethodPost, paths.Compose, byToken, d.contents.Compose},
 		{http.MethodPost, paths.Init, byControl, d.apply},
 		{http.MethodGet, paths.Connect, byControl, d.tunnels.ServeHTTP},
+		{http.MethodGet, paths.Journal, byControl, d.journal.ServeHTTP},
 	}
 }
 

@@ -91,14 +91,14 @@ func interval(s state) time.Duration {
 // A Process is one of the sandbox's.
 type Process struct {
 	PID  int
-	Name string // anything at all; for the log only
+	Name string // anything at all; for people only
 	RSS  uint64 // bytes
 }
 
 // A verdict is who has to go, and why.
 type verdict struct {
 	processes []Process
-	reason    string
+	wrote     uint64 // bytes, if that is why; 0: they hold most
 }
 
 // chooseHungry picks the processes that hold most, until enough would come
@@ -127,7 +127,7 @@ func (g *Guard) chooseHungry(all []Process, s state) verdict {
 	for freed := uint64(0); freed < need && n < len(all); n++ {
 		freed += all[n].RSS + processCost
 	}
-	return verdict{all[:n], "holds most"}
+	return verdict{processes: all[:n]}
 }
 
 // maxScored bounds the files read for one decision.
@@ -149,7 +149,7 @@ func (g *Guard) chooseWriter(all []Process) verdict {
 	if worst.PID == 0 {
 		return verdict{}
 	}
-	return verdict{[]Process{worst}, "has written most"}
+	return verdict{[]Process{worst}, most}
 }
 
 // holds returns how many bytes those of the crowd hold; what they share counts

@@ -1,6 +1,7 @@
 package guard_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -96,4 +97,26 @@ func FuzzParseStat(f *testing.F) {
 			t.Errorf("%q: %+v", stat, p)
 		}
 	})
+}
+
+// What is said to the owner of a sandbox names who, why, and what to do.
+func TestWords(t *testing.T) {
+	const free = "20 of 1024 MiB were free"
+	for _, c := range []struct {
+		said string
+		want []string
+	}{
+		{guard.TooLarge(guard.Process{PID: 7, Name: "py\x1b(x)", RSS: 812 * mib}, 0, 1024*mib, 20*mib),
+			[]string{`process 7 ("py\x1b(x)") was ended`, "memory ran out", "held 812 MiB", free, "more memory"}},
+		{guard.TooLarge(guard.Process{PID: 7, Name: "dd"}, 900*mib, 1024*mib, 20*mib), []string{`("dd")`, "files in memory", "900 MiB", free}},
+		{guard.CrowdTooLarge(120, 700*mib, 1024*mib, 20*mib), []string{"a command was ended", "120 processes", "700 MiB", free, "need all but 10", "more memory"}},
+		{guard.NobodyHolds(1024*mib, 20*mib), []string{free, "/dev/shm", "more memory"}},
+		{guard.TooMany(250, 260, 218), []string{"a command was ended", "it had 250, of 260", "218 are allowed", "Start fewer"}},
+	} {
+		for _, want := range c.want {
+			if !strings.Contains(c.said, want) {
+				t.Errorf("no %q in: %s", want, c.said)
+			}
+		}
+	}
 }

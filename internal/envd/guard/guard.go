@@ -54,7 +54,7 @@ type Pen interface {
 type Config struct {
 	Children Children
 	Pens     func() []Pen
-	Log      *slog.Logger
+	Log      *slog.Logger                    // its messages are read by the sandbox's owner
 	Self     int                             // the daemon, which is never signalled
 	Proc     string                          // where the processes are described: /proc
 	Measure  func() (Sample, error)          // Sysinfo
@@ -136,7 +136,7 @@ func (g *Guard) measure() (state, error) {
 func (g *Guard) look(ctx context.Context) time.Duration {
 	s, err := g.measure()
 	if err != nil {
-		g.cfg.Log.Error("the memory cannot be measured", "err", err)
+		g.cfg.Log.Error("the sandbox's memory cannot be measured, so nothing is ended when it runs out", "err", err)
 		return latest
 	}
 	if s.free >= reserve(s.Total) {
@@ -159,8 +159,8 @@ func (g *Guard) disperse(s state) bool {
 	if sum <= maxProcesses(s.Total) {
 		return false
 	}
-	g.cfg.Log.Warn("too many processes: ending a command and what came of it", "its", c.size, "all", sum)
 	g.end(c)
+	g.cfg.Log.Warn(tooMany(c.size, sum, maxProcesses(s.Total)))
 	return true
 }
 
@@ -260,18 +260,19 @@ func (g *Guard) endSomebody(s state) bool {
 	all := list(g.cfg.Proc, g.cfg.Self, g.stop)
 	if c, _ := g.largest(); c.size >= crowdSize && c.holds(all) > mostHeld(all) {
 		// One at a time would never catch up with what multiplies.
-		g.cfg.Log.Warn("memory is short: ending a command and what came of it", "its", c.size, "free", s.free)
+		held := c.holds(all)
 		g.end(c)
+		g.cfg.Log.Warn(crowdTooLarge(c.size, held, s))
 		return true
 	}
 	v := g.chooseHungry(all, s)
 	if len(v.processes) == 0 {
-		g.cfg.Log.Warn("memory is short, and no process holds it", "free", s.free)
+		g.cfg.Log.Warn(nobodyHolds(s))
 		return false
 	}
 	for _, p := range v.processes {
-		g.cfg.Log.Warn("memory is short: ending a process", "pid", p.PID, "name", p.Name, "rss", p.RSS, "free", s.free, "because", v.reason)
 		g.signal(p.PID, syscall.SIGKILL)
+		g.cfg.Log.Warn(tooLarge(p, v.wrote, s))
 	}
 	return true
 }

@@ -33,6 +33,7 @@ const (
 	Compose = "/files/compose"
 	Init    = "/init"
 	Connect = "/connect"
+	Journal = "/journal"
 )
 
 // TunnelProtocol is what a connection is upgraded to by Connect.
@@ -40,4 +41,4 @@ const TunnelProtocol = "cove-tcp"
 
 // InternalPaths returns the routes that are for the host alone. The edge
 // refuses them from outside; they are marked x-internal in spec/envd.yaml.
-func InternalPaths() []string { return []string{Connect, Init} }
+func InternalPaths() []string { return []string{Connect, Init, Journal} }
