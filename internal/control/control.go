@@ -62,7 +62,8 @@ type Control struct {
 
 	work sync.WaitGroup // operations; Run waits for them
 
-	journal journal // what is still to be written
+	journal  journal  // what is still to be written
+	speakers speakers // who has said something
 }
 
 // New checks cfg and allocates. It starts nothing.
@@ -102,6 +103,9 @@ func (c *Control) Run(ctx context.Context) error {
 	if err := c.cfg.Node.Subscribe(ctx, func(e node.Event) { c.happened(ctx, e) }); err != nil {
 		return err
 	}
+	if err := c.cfg.Node.Listen(ctx, func(l node.Line) { c.said(ctx, l) }); err != nil {
+		return err
+	}
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
@@ -127,6 +131,9 @@ func (c *Control) ready(ctx context.Context) error {
 
 // happened acts on what a node tells.
 func (c *Control) happened(ctx context.Context, e node.Event) {
+	if e.What != node.Due {
+		c.speakers.forget(e.Execution)
+	}
 	switch e.What {
 	case node.Killed:
 		// Whoever asked for it sees to the record.

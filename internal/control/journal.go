@@ -26,6 +26,14 @@ const (
 	maxPendingLines   = 10_000
 )
 
+// Of what sandboxes say themselves, fewer lines are held, so that they take no
+// place from what becomes of them: from many on they are written at once, and
+// past most, which is when that fails, the newest goes.
+const (
+	manySaid = 1000
+	mostSaid = maxPendingLines / 2
+)
+
 // Bounds of a sandbox's log.
 const (
 	maxLine  = 4 << 10 // bytes of a message
@@ -45,6 +53,18 @@ func (j *journal) addLine(line cove.LogLine) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lines = newest(append(j.lines, line), maxPendingLines)
+}
+
+// addSaid adds a line that a sandbox said, if there is room, and reports whether
+// it made them many, or as many more.
+func (j *journal) addSaid(line cove.LogLine) (many bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if len(j.lines) >= mostSaid {
+		return false
+	}
+	j.lines = append(j.lines, line)
+	return len(j.lines)%manySaid == 0
 }
 
 // newest returns the last n of s, or all.

@@ -16,17 +16,22 @@ const lifecycle = "lifecycle"
 // note adds a line to a sandbox's log. event names what happened for programs;
 // message is for people.
 func (c *Control) note(sb cove.Sandbox, level cove.LogLevel, event, message string) {
-	if len(message) > maxLine {
-		cut := maxLine
-		for cut > 0 && !utf8.RuneStart(message[cut]) {
-			cut--
-		}
-		message = message[:cut]
-	}
 	c.journal.addLine(cove.LogLine{
-		Team: sb.Team, Sandbox: sb.ID, At: c.cfg.Now(), Level: level, Logger: lifecycle, Message: message,
+		Team: sb.Team, Sandbox: sb.ID, At: c.cfg.Now(), Level: level, Logger: lifecycle, Message: clip(message),
 		Fields: map[string]string{"event": event, "execution": string(sb.Execution)},
 	})
+}
+
+// clip shortens a message to what a line may hold.
+func clip(message string) string {
+	if len(message) <= maxLine {
+		return message
+	}
+	cut := maxLine
+	for cut > 0 && !utf8.RuneStart(message[cut]) {
+		cut--
+	}
+	return message[:cut]
 }
 
 func (c *Control) noteCreated(sb cove.Sandbox) {

@@ -44,6 +44,13 @@ type Node interface {
 	// was before, List tells.
 	Subscribe(ctx context.Context, happened func(Event)) error
 
+	// Listen calls said for everything that the daemons in sandboxes say to their
+	// owners from now on until ctx is done, one call at a time. It returns at
+	// once. While said is busy, they wait; who says too much for long is heard in
+	// part. No line is told twice, and none after the event of its execution's
+	// end.
+	Listen(ctx context.Context, said func(Line)) error
+
 	// Pause stops everything inside a sandbox and saves it. When it returns,
 	// the snapshot is complete and durable, and the sandbox stands still: Kill
 	// then ends it, or Thaw lets it go on. On an error it goes on by itself and
@@ -125,6 +132,18 @@ const (
 	Crashed What = "crashed" // it ended by itself
 	Due     What = "due"     // its time is up, it runs on, and somebody must pause it
 )
+
+// Line is what the daemon in a sandbox says to the sandbox's owner. Code inside
+// can speak in its place, so it is not to be believed, only to be shown: it
+// holds nothing but letters.
+type Line struct {
+	ID        cove.SandboxID
+	Execution cove.ExecutionID
+	At        time.Time // when the host heard it
+	Level     cove.LogLevel
+	Logger    string // the part of the daemon
+	Message   string // 4 KiB at most
+}
 
 // Event tells of a sandbox to which something happened.
 type Event struct {

@@ -84,6 +84,9 @@ func (o *Orchestrator) adoptOne(ctx context.Context, dir string) (_ *sandbox, er
 	}
 	sb := newSandbox(o, cove.Spec{ID: r.ID, Execution: r.Execution, Internet: r.Internet})
 	sb.record, sb.slot, sb.doubt = r, slot, r.Frozen
+	// What the earlier server heard last is not known, and to write it down with
+	// each line would cost more than what is said meanwhile is worth.
+	sb.heard = fromNow
 	sb.needs.Store(&needs{build: r.Build, tools: r.Tools, engine: r.Handle.Engine})
 
 	var undo undo.Stack // in the order in which boot adds them

@@ -138,6 +138,7 @@ func (b *booting) images(ctx context.Context) (err error) {
 		}
 		// The engine goes on only with the images it stopped with.
 		r.Build, r.Identity, tools = b.snapshot.Build, b.snapshot.Identity, b.snapshot.Tools
+		b.sb.heard = b.snapshot.heardBy(b.spec.ID)
 		if b.snapshot.FilesOnly { // the daemon is started anew, and may be a newer one
 			r.Identity, tools = b.spec.ID, ""
 		}

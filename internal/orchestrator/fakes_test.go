@@ -41,7 +41,9 @@ type machine struct {
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
 	stock  []orchestrator.Item
-	balk   int // how often a slot cannot be adopted yet
+	balk   int          // how often a slot cannot be adopted yet
+	heard  []*listening // every time somebody began to listen
+	tooOld bool         // the daemons have no journal
 }
 
 func newMachine(t *testing.T) *machine {
@@ -241,6 +243,69 @@ func (d *daemon) Connect(_ context.Context, _ cove.SandboxID, _ orchestrator.Dia
 	here, there := net.Pipe()
 	d.peers = append(d.peers, there)
 	return here, nil
+}
+
+// A listening is one call of Listen.
+type listening struct {
+	identity cove.SandboxID
+	after    int64
+	lines    chan orchestrator.Said
+	broken   chan struct{} // closed to break it off
+	over     chan struct{} // closed when it has returned
+}
+
+func (d *daemon) Listen(ctx context.Context, identity cove.SandboxID, _ orchestrator.DialFunc, after int64, said func(orchestrator.Said) bool) error {
+	l := &listening{identity, after, make(chan orchestrator.Said), make(chan struct{}), make(chan struct{})}
+	defer close(l.over)
+	d.mu.Lock()
+	d.heard = append(d.heard, l)
+	tooOld := d.tooOld
+	d.mu.Unlock()
+	if tooOld {
+		return cove.E(cove.Unimplemented, "test", nil, "no journal")
+	}
+	if !said(orchestrator.Said{Seq: max(after, 0)}) {
+		return nil
+	}
+	for {
+		select {
+		case line := <-l.lines:
+			if !said(line) {
+				return nil
+			}
+		case <-l.broken:
+			return errBroken
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// listenings returns how often somebody began to listen.
+func (m *machine) listenings() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.heard)
+}
+
+// listening returns the nth time that somebody began to listen, from 0 on, once
+// it has come.
+func (m *machine) listening(t *testing.T, n int) *listening {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for tick := time.NewTicker(time.Millisecond); ; {
+		m.mu.Lock()
+		if len(m.heard) > n {
+			defer m.mu.Unlock()
+			return m.heard[n]
+		}
+		m.mu.Unlock()
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("nobody began to listen for time %d", n)
+		}
+	}
 }
 
 func (d *daemon) ReadyLine() string {

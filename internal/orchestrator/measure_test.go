@@ -2,6 +2,7 @@ package orchestrator_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,18 +23,21 @@ func measure(t *testing.T, o *orchestrator.Orchestrator) []node.Measurement {
 func TestMeasure(t *testing.T) {
 	m := newMachine(t)
 	noon := time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-	now := noon
-	o := m.orchestrator(t, func(c *orchestrator.Config) { c.Now = func() time.Time { return now } })
+	var later atomic.Int64
+	clock := func(c *orchestrator.Config) {
+		c.Now = func() time.Time { return noon.Add(time.Duration(later.Load())) }
+	}
+	o := m.orchestrator(t, clock)
 	stop := serve(t, o)
 	s := spec()
 	s.EndAt = noon.Add(time.Hour)
 	if err := o.Create(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
-	now = noon.Add(time.Minute)
+	later.Store(int64(time.Minute))
 	usage := runtimetest.FakeUsage()
 	want := node.Measurement{
-		ID: id, Execution: "x1", Resources: s.Resources, At: now,
+		ID: id, Execution: "x1", Resources: s.Resources, At: noon.Add(time.Minute),
 		CPU: 3 * time.Second, CountedOn: noon, Memory: usage.Memory, Cache: 5, Disk: usage.Disk,
 	}
 	if all := measure(t, o); len(all) != 1 || all[0] != want {
@@ -47,7 +51,7 @@ func TestMeasure(t *testing.T) {
 	stop()
 
 	// The next server does not know since when the group counts.
-	next := m.orchestrator(t, func(c *orchestrator.Config) { c.Now = func() time.Time { return now } })
+	next := m.orchestrator(t, clock)
 	serve(t, next)
 	want.CountedOn = time.Time{}
 	if all := measure(t, next); len(all) != 1 || all[0] != want {

@@ -55,16 +55,13 @@ type Orchestrator struct {
 	turn    chan struct{} // a boot holds one element
 	adopted chan struct{} // closed by Run once the sandboxes of an earlier server are known
 
-	mu          sync.Mutex
-	ctx         context.Context             // Run's; nil before it. guarded by mu
-	sandboxes   map[cove.SandboxID]*sandbox // with those that are being booted; guarded by mu
-	subscribers map[*subscriber]struct{}    // guarded by mu
-	waits       sync.WaitGroup              // the sandboxes' goroutines
-}
+	mu        sync.Mutex
+	ctx       context.Context             // Run's; nil before it. guarded by mu
+	sandboxes map[cove.SandboxID]*sandbox // with those that are being booted; guarded by mu
+	waits     sync.WaitGroup              // the sandboxes' goroutines
 
-type subscriber struct {
-	mu       sync.Mutex // one call at a time
-	happened func(node.Event)
+	events audience[node.Event]
+	lines  audience[node.Line]
 }
 
 var _ node.Node = (*Orchestrator)(nil)
@@ -96,12 +93,11 @@ func New(cfg Config) (*Orchestrator, error) {
 		return nil, fmt.Errorf("orchestrator: what the processors can do: %w", err)
 	}
 	return &Orchestrator{
-		cfg:         cfg,
-		cpu:         cpu,
-		turn:        make(chan struct{}, cfg.Booting),
-		adopted:     make(chan struct{}),
-		sandboxes:   map[cove.SandboxID]*sandbox{},
-		subscribers: map[*subscriber]struct{}{},
+		cfg:       cfg,
+		cpu:       cpu,
+		turn:      make(chan struct{}, cfg.Booting),
+		adopted:   make(chan struct{}),
+		sandboxes: map[cove.SandboxID]*sandbox{},
 	}, nil
 }
 
@@ -184,30 +180,14 @@ func (o *Orchestrator) List(ctx context.Context) ([]node.Running, error) {
 
 // Subscribe implements node.Node.
 func (o *Orchestrator) Subscribe(ctx context.Context, happened func(node.Event)) error {
-	s := &subscriber{happened: happened}
-	o.mu.Lock()
-	o.subscribers[s] = struct{}{}
-	o.mu.Unlock()
-	context.AfterFunc(ctx, func() {
-		o.mu.Lock()
-		delete(o.subscribers, s)
-		o.mu.Unlock()
-	})
+	o.events.join(ctx, happened)
 	return nil
 }
 
-func (o *Orchestrator) publish(e node.Event) {
-	o.mu.Lock()
-	subscribers := make([]*subscriber, 0, len(o.subscribers))
-	for s := range o.subscribers {
-		subscribers = append(subscribers, s)
-	}
-	o.mu.Unlock()
-	for _, s := range subscribers {
-		s.mu.Lock()
-		s.happened(e)
-		s.mu.Unlock()
-	}
+// Listen implements node.Node.
+func (o *Orchestrator) Listen(ctx context.Context, said func(node.Line)) error {
+	o.lines.join(ctx, said)
+	return nil
 }
 
 // Kill implements node.Node.

@@ -310,6 +310,7 @@ func TestDial(t *testing.T) {
 
 func TestNodeSuite(t *testing.T) {
 	var m *machine
+	var said int64
 	nodetest.Run(t, nodetest.Bench{
 		Open: func(t *testing.T) node.Node {
 			m = newMachine(t)
@@ -318,6 +319,10 @@ func TestNodeSuite(t *testing.T) {
 			return o
 		},
 		Crash: func(_ *testing.T, id cove.SandboxID) { m.host.Crash(string(id)) },
+		Say: func(t *testing.T, _ cove.SandboxID, message string) {
+			said++
+			m.listening(t, 0).lines <- orchestrator.Said{Seq: said, Level: cove.LogWarn, Logger: "guard", Message: message}
+		},
 	})
 }
 

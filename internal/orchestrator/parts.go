@@ -101,6 +101,12 @@ type Daemon interface {
 	// Connect connects to a port on the sandbox's own localhost. The error is
 	// node.ErrPortClosed if nothing listens there.
 	Connect(ctx context.Context, identity cove.SandboxID, dial DialFunc, port uint16) (net.Conn, error)
+	// Listen calls said for each line of the daemon's journal after the one of
+	// that number (-1: the lines to come), and then for each when it is said,
+	// until ctx is done, the connection ends or said returns false. While said
+	// is busy nothing is read. Before the first line comes one without a
+	// message, and its number. Unimplemented: this daemon has no journal.
+	Listen(ctx context.Context, identity cove.SandboxID, dial DialFunc, after int64, said func(Said) bool) error
 	// ReadyLine is the first line the daemon prints once it can be reached.
 	ReadyLine() string
 	// Port is where it listens.

@@ -148,10 +148,11 @@ func (p *pausing) checkpoint(ctx context.Context) error {
 
 func (p *pausing) manifest(context.Context) error {
 	r := p.sb.record
+	heard, _ := p.sb.place()
 	return p.o.saveManifest(p.partial, manifest{
 		Format: manifestFormat, Snapshot: p.how.Snapshot, Sandbox: r.ID, Execution: r.Execution, Identity: r.Identity,
 		FilesOnly: p.how.FilesOnly, Build: r.Build, Tools: r.Tools, Engine: p.sb.process.Handle().Engine, CPU: p.o.cpu,
-		Resources: r.Resources, Created: p.o.cfg.Now().UTC(),
+		Resources: r.Resources, Created: p.o.cfg.Now().UTC(), Heard: heard,
 	})
 }
 

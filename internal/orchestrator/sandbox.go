@@ -22,6 +22,7 @@ type sandbox struct {
 	slot    Slot            // set while it boots
 	process runtime.Process // nil until begin; set under Orchestrator.mu
 	undo    *undo.Stack     // what takes the sandbox away; used by watch alone
+	hush    func()          // ends the listening to its daemon; used by watch alone
 	counted time.Time       // since when its cgroup counts; zero: an earlier server made it; set while it boots
 
 	kills chan chan error // requests to end it; answered when it is gone
@@ -34,6 +35,7 @@ type sandbox struct {
 	mu     sync.Mutex
 	open   int                   // requests under way; guarded by mu
 	usedAt time.Time             // of the last request; guarded by mu
+	heard  int64                 // number of the last line of its daemon's journal that was heard; guarded by mu once it runs
 	record record                // Slot and Handle are set while it boots; EndAt guarded by mu
 	conns  map[*tracked]struct{} // open connections from Dial; nil once it ends; guarded by mu
 	dials  map[*attempt]struct{} // attempts to connect; guarded by mu
@@ -89,6 +91,8 @@ func (s *sandbox) end() time.Time {
 func (s *sandbox) watch(ctx context.Context) {
 	defer s.o.waits.Done()
 	defer close(s.left)
+	s.hush = s.startListening(ctx)
+	defer s.hush()
 	timer := time.NewTimer(s.end().Sub(s.o.cfg.Now()))
 	defer timer.Stop()
 	for {
@@ -101,7 +105,7 @@ func (s *sandbox) watch(ctx context.Context) {
 		case <-timer.C:
 			if s.record.OnTimeout == cove.PauseOnTimeout && s.end().Sub(s.o.cfg.Now()) <= 0 {
 				// It runs on until somebody pauses it or moves its end.
-				s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: node.Due})
+				s.o.events.tell(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: node.Due})
 				continue
 			}
 			// The clock may have been set, or the end moved, meanwhile.
@@ -128,6 +132,7 @@ func (s *sandbox) tearDown(ctx context.Context, what node.What) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.o.cfg.KillTimeout)
 	defer cancel()
 	s.abort()
+	s.hush() // its end is the last that is told of it
 	lastWords := ""
 	if what == node.Crashed {
 		lastWords = s.lastWords()
@@ -147,7 +152,7 @@ func (s *sandbox) tearDown(ctx context.Context, what node.What) error {
 	}
 	s.o.drop(s)
 	close(s.gone)
-	s.o.publish(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: what, Reason: reason(lastWords)})
+	s.o.events.tell(node.Event{ID: s.record.ID, Execution: s.record.Execution, What: what, Reason: reason(lastWords)})
 	return err
 }
 

@@ -29,6 +29,20 @@ type manifest struct {
 	CPU       []string         `json:"cpu"`    // features of the processors it ran on
 	Resources cove.Resources   `json:"resources"`
 	Created   time.Time        `json:"created"`
+	Heard     int64            `json:"heard"` // number of the last line of the daemon's journal that was heard
+}
+
+// heardBy returns which lines of the daemon's journal are not told of a sandbox
+// that goes on from the snapshot. The same sandbox goes on where it was; to
+// another, what is in the journal happened to somebody else.
+func (m *manifest) heardBy(id cove.SandboxID) int64 {
+	switch {
+	case m.FilesOnly: // the daemon is started anew
+		return 0
+	case m.Sandbox == id:
+		return m.Heard
+	}
+	return fromNow
 }
 
 const (

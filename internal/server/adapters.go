@@ -218,6 +218,12 @@ func (d daemon) Connect(ctx context.Context, identity cove.SandboxID, dial orche
 	return conn, err
 }
 
+func (d daemon) Listen(ctx context.Context, identity cove.SandboxID, dial orchestrator.DialFunc, after int64, said func(orchestrator.Said) bool) error {
+	client := d.client(identity, dial)
+	defer client.Close()
+	return client.Listen(ctx, after, func(l envdclient.Line) bool { return said(orchestrator.Said(l)) })
+}
+
 func (d daemon) ReadyLine() string { return paths.ReadyLine }
 
 func (d daemon) Port() uint16 { return paths.Port }

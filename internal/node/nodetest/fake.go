@@ -32,6 +32,7 @@ type Fake struct {
 	mu          sync.Mutex
 	sandboxes   map[cove.SandboxID]*fakeSandbox // guarded by mu
 	subscribers []subscription                  // guarded by mu
+	listeners   []listener                      // guarded by mu
 	telling     sync.Mutex                      // one call of subscribers at a time; taken before mu
 	snapshots   map[cove.SnapshotID]bool        // guarded by mu
 }

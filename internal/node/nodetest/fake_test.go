@@ -13,5 +13,6 @@ func TestFake(t *testing.T) {
 	nodetest.Run(t, nodetest.Bench{
 		Open:  func(*testing.T) node.Node { fake = &nodetest.Fake{}; return fake },
 		Crash: func(_ *testing.T, id cove.SandboxID) { fake.Crash(id) },
+		Say:   func(_ *testing.T, id cove.SandboxID, message string) { fake.Say(id, message) },
 	})
 }

@@ -21,6 +21,8 @@ type Bench struct {
 	Open func(t *testing.T) node.Node
 	// Crash makes a sandbox of the node that Open returned last end by itself.
 	Crash func(t *testing.T, id cove.SandboxID)
+	// Say makes the daemon in a sandbox of that node say something.
+	Say func(t *testing.T, id cove.SandboxID, message string)
 }
 
 // Run runs the suite.
@@ -44,6 +46,7 @@ func Run(t *testing.T, b Bench) {
 		"one that is to be paused is only due": dueIsTold,
 		"a subscription ends with its context": subscriptionEnds,
 		"what runs is measured":                runningIsMeasured,
+		"what a daemon says is told":           sayingIsTold,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
