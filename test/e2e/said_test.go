@@ -3,8 +3,10 @@ package e2e_test
 import (
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cove-sandbox/cove/test/stand"
 )
@@ -99,6 +101,34 @@ for i in $(seq 30); do
 done | head -n 1
 `
 
+// liar takes the daemon's place, which root inside can, and says what it likes as
+// fast as it can. The real daemon's reader is sent away, so that it comes to him.
+const liar = `
+cat >/tmp/liar.py <<'END'
+import socket
+s = socket.socket()
+s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+s.bind(("169.254.0.21", 49983))
+s.listen()
+open("/tmp/lies", "w").close()
+while True:
+    c, _ = s.accept()
+    try:
+        c.recv(1000)
+        c.sendall(b'HTTP/1.1 200 OK\r\n\r\n{"seq":0}\n')
+        for n in range(1, 1000000):
+            c.sendall(b'{"seq":%d,"lost":1,"level":"info","logger":"lifecycle","message":"a lie\\u001b","event":"killed"}\n' % n)
+    except OSError:
+        pass
+END
+token=$(tr '\0' '\n' </proc/1/environ | sed -n 's/^COVE_CONTROL_TOKEN=//p')
+(setsid sh -c "
+python3 /tmp/liar.py &
+until [ -e /tmp/lies ]; do sleep 0.05; done
+curl -s -m 0.1 -H 'X-Cove-Control: $token' http://127.0.0.1:49983/journal
+wait" >/dev/null 2>&1 </dev/null &)
+`
+
 // trickster takes all memory under a name that plays tricks in a terminal.
 const trickster = `exec python3 -c "
 import ctypes
@@ -119,10 +149,29 @@ func TestHostileLines(t *testing.T) {
 	if l.Fields["logger"] != "guard" || strings.ContainsAny(l.Message, "\x1b\n") {
 		t.Errorf("line = %+v", l)
 	}
-	if got := events(t, s, sb, "level=info"); strings.TrimSpace(got) != "created" {
-		t.Errorf("the log says %q", got)
-	}
 	if status, _ := get(t, s, "49983", sb.ID, "/journal"); status == http.StatusOK {
 		t.Error("the edge lets others read the journal")
 	}
+
+	before := time.Now()
+	sb.Run(t, liar)
+	if !settles(true, func() bool { return len(logOf(t, s, sb, "a lie")) > 60 }) {
+		t.Fatal("he lied, and nobody heard: nothing was tried")
+	}
+	lies := logOf(t, s, sb, "a lie")
+	if most := 50 * (int(time.Since(before).Seconds()) + 1); len(lies) > most {
+		t.Errorf("%d lines were taken, at most %d should be", len(lies), most)
+	}
+	for _, l := range lies {
+		if l.Fields["logger"] != "envd" || l.Fields["source"] != "sandbox" || l.Fields["event"] != "" || l.Message != "a lie " {
+			t.Fatalf("line = %+v", l)
+		}
+	}
+	if status, _, err := s.Attempt(t.Context(), "POST", "/sandboxes/"+sb.ID+"/pause", nil); err != nil || status != http.StatusNoContent {
+		t.Errorf("the pause of one who lies: %d, %v", status, err)
+	}
+	if got := strings.Fields(events(t, s, sb, "")); !slices.Equal(got, []string{"created", "paused"}) {
+		t.Errorf("the log says %q", got)
+	}
+	sb.Kill(t)
 }
