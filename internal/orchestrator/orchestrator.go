@@ -5,8 +5,8 @@
 // engine works: it owns the order in which the parts of a sandbox come and go.
 // Package server wires it; only tests import it beside that.
 //
-// Each sandbox has one goroutine, which alone ends it; Run waits for all of
-// them. When the server stops, the goroutines end and the sandboxes stay.
+// Each sandbox has one goroutine, which alone ends it, and which owns another
+// that hears what the daemon inside says; Run waits for all of them. When the server stops, the goroutines end and the sandboxes stay.
 //
 // Lock order: Orchestrator.mu, then sandbox.mu. Neither is held during I/O.
 package orchestrator
