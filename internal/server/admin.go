@@ -44,6 +44,10 @@ func (a *admin) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf(failure, err)
 	}
+	// What is left is removed if it is empty: engines of running sandboxes have
+	// their sockets beside.
+	defer os.Remove(filepath.Dir(filepath.Dir(a.path)))
+	defer os.Remove(filepath.Dir(a.path))
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /gc", a.gc)
 	s := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}

@@ -186,19 +186,6 @@ func (s *Server) assemble(ctx context.Context) error {
 	if s.groups, err = cgroup.New(cgroup.Config{Parent: "cove-" + instance}); err != nil {
 		return err
 	}
-	engine, err := engineName(ctx, cfg.Engine)
-	if err != nil {
-		return err
-	}
-	engines := filepath.Join(cfg.DataDir, "engines")
-	if err := keepEngine(cfg.Engine, engines, engine); err != nil {
-		// No reason not to serve; a pause tries again, and must succeed.
-		cfg.Log.Warn("sandboxes cannot be paused before this is put right", "err", err)
-	}
-	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, Version: engine, Engines: engines, StateDir: stateDir(instance), Log: cfg.Log})
-	if err != nil {
-		return err
-	}
 	s.builder = builder.New(builder.Config{
 		TemplatesDir: filepath.Join(cfg.DataDir, "templates"), CacheDir: filepath.Join(cfg.DataDir, "cache"),
 		Log: cfg.Log, Environ: os.Environ(),
@@ -206,21 +193,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.builder.Clean(ctx); err != nil {
 		return err
 	}
-	toolsDir := filepath.Join(cfg.DataDir, "tools")
-	tools, err := packTools(ctx, cfg.Envd, toolsDir)
-	if err != nil {
-		return err
-	}
-	s.orchestrator, err = orchestrator.New(orchestrator.Config{
-		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
-		Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
-		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens},
-		Stock: stock{builder: s.builder, tools: toolsDir, engine: cfg.Engine, engines: engines, fixed: map[orchestrator.Kind]string{
-			orchestrator.DaemonItem: filepath.Base(tools.Source), orchestrator.EngineItem: engine,
-		}},
-		Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
-	})
-	if err != nil {
+	if s.orchestrator, err = s.newOrchestrator(ctx, instance, tokens); err != nil {
 		return err
 	}
 	s.control, err = control.New(control.Config{
@@ -247,6 +220,39 @@ func (s *Server) assemble(ctx context.Context) error {
 		}),
 	}
 	return nil
+}
+
+// newOrchestrator builds what runs sandboxes, with the engine and the daemon it
+// runs them with.
+func (s *Server) newOrchestrator(ctx context.Context, instance string, tokens *auth.Tokens) (*orchestrator.Orchestrator, error) {
+	cfg := s.cfg
+	engine, err := engineName(ctx, cfg.Engine)
+	if err != nil {
+		return nil, err
+	}
+	engines := filepath.Join(cfg.DataDir, "engines")
+	if err := keepEngine(cfg.Engine, engines, engine); err != nil {
+		// No reason not to serve; a pause tries again, and must succeed.
+		cfg.Log.Warn("sandboxes cannot be paused before this is put right", "err", err)
+	}
+	rt, err := runsc.New(runsc.Config{Engine: cfg.Engine, Version: engine, Engines: engines, StateDir: stateDir(instance), Log: cfg.Log})
+	if err != nil {
+		return nil, err
+	}
+	toolsDir := filepath.Join(cfg.DataDir, "tools")
+	tools, err := packTools(ctx, cfg.Envd, toolsDir)
+	if err != nil {
+		return nil, err
+	}
+	return orchestrator.New(orchestrator.Config{
+		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
+		Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
+		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens},
+		Stock: stock{builder: s.builder, tools: toolsDir, engine: cfg.Engine, engines: engines, fixed: map[orchestrator.Kind]string{
+			orchestrator.DaemonItem: filepath.Base(tools.Source), orchestrator.EngineItem: engine,
+		}},
+		Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
+	})
 }
 
 // wake lets a paused sandbox go on for a request, if its owner wants that. One
