@@ -139,14 +139,14 @@ func TestUsersAndDirectories(t *testing.T) {
 	wantCode(t, err, connect.CodeInvalidArgument, "cwd '/nonexistent' does not exist")
 
 	d.init(envdclient.Init{DefaultUser: "user", DefaultWorkdir: "~/work"})
-	if err := os.MkdirAll(d.path("user/deep/sub"), 0o755); err != nil {
+	if err := os.MkdirAll(d.path("user/work/sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for cwd, want := range map[string]string{
 		"":         d.path("user/work"),
 		"~":        d.path("user"),
 		"~/work":   d.path("user/work"),
-		"deep/sub": d.path("user/deep/sub"),
+		"work/sub": d.path("user/work/sub"),
 		"/tmp":     "/tmp",
 	} {
 		req := bash("pwd")
