@@ -83,17 +83,22 @@ type Resources struct {
 // its own tens of MiB, what it needs for each process inside, and room for the
 // guard inside to act in when somebody takes memory faster than it can look. It
 // is a limit and reserves nothing.
-const EngineMB = 384
+const EngineMB = 640
+
+// guardMB is the part of EngineMB that is left to the guard: a third of a second
+// of what two processors can take, on a host that has no time for it.
+const guardMB = 256
 
 // SpareProcesses is how many of a sandbox's processes one command, with all that
 // comes of it, leaves to the others.
 const SpareProcesses = 32
 
 // MaxProcesses returns how many processes a sandbox with that much memory can
-// have, whoever makes them. So many live in what the host grants even if all of
-// them are copies that a fork bomb in Python makes of itself: each of those takes
-// 4.4 MiB, a seventh of it in the engine.
-func MaxProcesses(memoryMB int) int { return min((memoryMB+EngineMB)/5, 2000) }
+// have, whoever makes them. So many live in what the host grants, without what
+// is left to the guard, even if all of them are copies that a fork bomb in
+// Python makes of itself: each of those takes 4.4 MiB, a seventh of it in the
+// engine.
+func MaxProcesses(memoryMB int) int { return min((memoryMB+EngineMB-guardMB)/5, 2000) }
 
 // Spec is what a sandbox is started from: everything the node needs to know.
 type Spec struct {
