@@ -109,7 +109,8 @@ func (c *Control) pause(ctx context.Context, sandbox cove.SandboxID, req cove.Pa
 func (c *Control) runOn(ctx context.Context, sb cove.Sandbox) error {
 	sb, err := c.cfg.Store.Transition(ctx, sb.ID, sb.Execution, store.Change{To: cove.Running, Snapshot: &store.SnapshotChange{}})
 	if err == nil {
-		err = c.cfg.Node.SetEnd(ctx, sb.ID, sb.Execution, sb.EndAt)
+		// It goes on by itself; asked to let it, the node says whether it is there.
+		err = c.cfg.Node.Thaw(ctx, sb.ID, sb.Execution)
 		if cove.Is(err, cove.NotFound) {
 			return c.cfg.Store.DeleteSandbox(ctx, sb.ID, sb.Execution)
 		}

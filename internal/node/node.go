@@ -64,7 +64,8 @@ type Node interface {
 	// is not an error.
 	Thaw(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID) error
 
-	// DeleteSnapshot removes a snapshot. One that is not there is not an error.
+	// DeleteSnapshot removes a snapshot; its disk is given back soon after. One
+	// that is not there is not an error.
 	DeleteSnapshot(ctx context.Context, snapshot cove.SnapshotID) error
 
 	// Snapshots returns the complete snapshots on this host.

@@ -136,11 +136,12 @@ func (o *Orchestrator) running(ctx context.Context) (context.Context, error) {
 	return o.ctx, nil
 }
 
-// enter counts a boot among what Run waits for, unless Run is ending.
+// enter counts what is being done among what Run waits for, unless Run is ending
+// or has not begun.
 func (o *Orchestrator) enter() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.ctx.Err() != nil {
+	if o.ctx == nil || o.ctx.Err() != nil {
 		return false
 	}
 	o.waits.Add(1)

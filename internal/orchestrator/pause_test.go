@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/node"
@@ -23,8 +24,14 @@ func pause(t *testing.T, o *orchestrator.Orchestrator, snapshot cove.SnapshotID)
 // wantNoSnapshots looks at the disk: nothing complete, nothing half made.
 func wantNoSnapshots(t *testing.T, m *machine) {
 	t.Helper()
-	if entries, _ := os.ReadDir(m.dir + "-snapshots"); len(entries) > 0 {
-		t.Errorf("left of snapshots: %v", entries)
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) { // removing takes its time
+		entries, _ := os.ReadDir(m.dir + "-snapshots")
+		if len(entries) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("left of snapshots: %v", entries)
+		}
 	}
 }
 

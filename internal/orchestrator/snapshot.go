@@ -114,9 +114,20 @@ func (o *Orchestrator) DeleteSnapshot(_ context.Context, id cove.SnapshotID) err
 	if err := os.Rename(o.snapshotDir(id), partial); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return hostFailure(op, err)
 	}
-	if err := os.RemoveAll(partial); err != nil {
-		return hostFailure(op, err)
+	if !o.enter() { // Run is not at work, and would not wait for it
+		if err := os.RemoveAll(partial); err != nil {
+			return hostFailure(op, err)
+		}
+		return nil
 	}
+	// It is gone for everybody. The kernel takes its time to give back gigabytes,
+	// and whoever resumes a sandbox waits for this.
+	go func() {
+		defer o.waits.Done()
+		if err := os.RemoveAll(partial); err != nil {
+			o.cfg.Log.Error("what is left of a snapshot could not be removed; the next start does it", "snapshot", id, "err", err)
+		}
+	}()
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cove-sandbox/cove/internal/server"
 )
@@ -24,6 +25,7 @@ func (s *Server) Census(t testing.TB) map[string]int {
 			c["engine processes"]++
 		}
 	}
+	s.awaitRemoval(t)
 	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range stats {
 		stat, err := os.ReadFile(path)
@@ -50,6 +52,25 @@ func (s *Server) Census(t testing.TB) map[string]int {
 		c[what] = len(found)
 	}
 	return c
+}
+
+// removalLimit is how long the disk of a removed snapshot may take to be given
+// back.
+const removalLimit = 10 * time.Second
+
+// awaitRemoval waits until no snapshot is being removed. One that stays is then
+// counted.
+func (s *Server) awaitRemoval(t testing.TB) {
+	t.Helper()
+	for deadline := time.Now().Add(removalLimit); time.Now().Before(deadline); <-time.After(5 * time.Millisecond) {
+		found, err := filepath.Glob(filepath.Join(s.Dir, "snapshots", ".*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(found) == 0 {
+			return
+		}
+	}
 }
 
 // Slots counts a server's network slots: claims and links.
