@@ -18,7 +18,8 @@ func newUninstall(s streams) *cobra.Command {
 		Short: "Remove what a server has on this host",
 		Long: `End all sandboxes of the server on a data directory, and remove its network, its
 cgroups and its control sockets. The server itself must have been stopped. The
-data directory stays, unless --purge is given.`,
+data directory stays, unless --purge is given. It may be gone already: what was
+on the host for it is found by its path.`,
 		Example: `  cove uninstall --yes
   cove uninstall --yes --purge --data-dir /srv/cove`,
 		Args: noArgs,

@@ -16,15 +16,19 @@ import (
 
 // Uninstall ends the sandboxes of the server on a data directory and removes
 // what it has on the host: cgroups, network, control sockets. The directory
-// itself is removed only if purge is set. It fails if the server runs.
+// itself is removed only if purge is set, and may be gone already; its path is
+// enough then, if no part of it is a symbolic link. It fails if the server runs.
 func Uninstall(ctx context.Context, log *slog.Logger, dataDir string, purge bool) error {
-	dataDir, err := filepath.EvalSymlinks(dataDir)
-	if err != nil {
+	unlock := func() error { return nil }
+	real, err := filepath.EvalSymlinks(dataDir)
+	switch {
+	case err == nil:
+		dataDir = real
+		if unlock, err = lock(filepath.Join(dataDir, lockFile)); err != nil {
+			return err
+		}
+	case !errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("the data directory cannot be found: %w", err)
-	}
-	unlock, err := lock(filepath.Join(dataDir, lockFile))
-	if err != nil {
-		return err
 	}
 	instance := InstanceOf(dataDir)
 	err = errors.Join(

@@ -127,6 +127,26 @@ func TestUninstall(t *testing.T) {
 	if out, err := s.Command(t, "uninstall", "--yes"); err != nil {
 		t.Fatalf("%v %s", err, out)
 	}
+	nothingOf(t, s)
+}
+
+// TestUninstallAfterTheFact is of somebody who removed the data directory first.
+func TestUninstallAfterTheFact(t *testing.T) {
+	s := stand.Start(t)
+	s.Create(t, nil)
+	s.Terminate(t)
+	if err := os.RemoveAll(s.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := s.Command(t, "uninstall", "--yes"); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	nothingOf(t, s)
+}
+
+// nothingOf sees that the host has nothing of a server but its data directory.
+func nothingOf(t *testing.T, s *stand.Server) {
+	t.Helper()
 	for what, n := range s.Census(t) {
 		if n > 0 && what != "sandbox directories" {
 			t.Errorf("%s: %d left", what, n)
