@@ -26,7 +26,8 @@ func engineName(ctx context.Context, engine string) (string, error) {
 }
 
 // keepEngine puts a copy of the engine where a later server, which comes with
-// another, finds it for the snapshots that this one writes.
+// another, finds it for the snapshots that this one writes. Like those, it is on
+// disk when this returns.
 func keepEngine(engine, dir, version string) error {
 	const failure = "a copy of the engine cannot be kept for the snapshots it writes: %w"
 	target := filepath.Join(dir, version, runsc.EngineFile)
@@ -42,7 +43,21 @@ func keepEngine(engine, dir, version string) error {
 	if err := os.Rename(target+".new", target); err != nil {
 		return fmt.Errorf(failure, err)
 	}
+	for _, changed := range []string{filepath.Dir(target), dir, filepath.Dir(dir)} {
+		if err := syncDir(changed); err != nil {
+			return fmt.Errorf(failure, err)
+		}
+	}
 	return nil
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // copyProgram copies a program so that the copy is whole and on disk when it
