@@ -215,6 +215,9 @@ func (b *booting) runtime(ctx context.Context) (err error) {
 		Restore: restore, FilesOnly: filesOnly, Engine: engine,
 	})
 	if err != nil {
+		if b.snapshot != nil && cove.KindOf(err) == cove.Internal {
+			err = b.o.unfit(b.snapshot, err)
+		}
 		return err
 	}
 	b.undo.Add("runtime", b.process.Kill)

@@ -147,7 +147,9 @@ func (p *pausing) checkpoint(ctx context.Context) error {
 }
 
 func (p *pausing) manifest(context.Context) error {
+	p.sb.mu.Lock()
 	r := p.sb.record
+	p.sb.mu.Unlock()
 	heard, _ := p.sb.place()
 	return p.o.saveManifest(p.partial, manifest{
 		Format: manifestFormat, Snapshot: p.how.Snapshot, Sandbox: r.ID, Execution: r.Execution, Identity: r.Identity,

@@ -3,8 +3,10 @@ package orchestrator_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -203,5 +205,36 @@ func TestPauseAboveTheQuotaStopsNothing(t *testing.T) {
 	wantNoSnapshots(t, m)
 	if _, err := o.Pause(t.Context(), id, "x1", node.Save{Snapshot: "s1", Most: 11 << 20}); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestOtherProcessor saves on a processor that can do more than this one.
+func TestOtherProcessor(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	create(t, o)
+	pause(t, o, "s1")
+	if err := o.Kill(t.Context(), id, "x1"); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(m.dir+"-snapshots", "s1", "manifest.json")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Replace(content, []byte(`"cpu": [`), []byte(`"cpu": ["xyz99",`), 1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := spec()
+	s.Snapshot = "s1"
+	m.broken = "runtime"
+	if err := o.Create(t.Context(), s); !cove.Is(err, cove.Conflict) || !strings.Contains(err.Error(), "xyz99") || !errors.Is(err, errBroken) {
+		t.Errorf("where that matters: %v", err)
+	}
+	wantClean(t, m)
+	m.broken = ""
+	if err := o.Create(t.Context(), s); err != nil {
+		t.Errorf("where it does not: %v", err)
 	}
 }

@@ -90,17 +90,24 @@ func (o *Orchestrator) loadManifest(id cove.SnapshotID) (*manifest, error) {
 	if m.Format != manifestFormat || m.Snapshot != id {
 		return nil, cove.E(cove.Internal, op, fmt.Errorf("format %d of snapshot %q", m.Format, m.Snapshot), "the sandbox's snapshot is damaged")
 	}
+	return &m, nil
+}
+
+// unfit explains why memory could not go on, if it is from a processor that
+// could do more than those here. It is asked only after that failed: most
+// features nobody uses, and a new kernel names some that an old one did not.
+func (o *Orchestrator) unfit(m *manifest, cause error) error {
 	var missing []string
 	for _, feature := range m.CPU {
 		if _, ok := slices.BinarySearch(o.cpu, feature); !ok {
 			missing = append(missing, feature)
 		}
 	}
-	if missing != nil && !m.FilesOnly {
-		return nil, cove.E(cove.Conflict, op, nil,
-			"the snapshot's memory needs a processor with %s, which this server's has not: resume it without its memory", strings.Join(missing, ", "))
+	if missing == nil || m.FilesOnly {
+		return cause
 	}
-	return &m, nil
+	return cove.E(cove.Conflict, "orchestrator.unfit", cause,
+		"the sandbox's memory was saved on a processor that this server's is not like (%s): start it on a server like the one it was saved on", strings.Join(missing, ", "))
 }
 
 // DeleteSnapshot implements node.Node.
