@@ -68,7 +68,7 @@ func (s *sandbox) measure(ctx context.Context) (node.Measurement, bool) {
 // run is not noted.
 func (o *Orchestrator) Use(ctx context.Context, id cove.SandboxID) {
 	sb, ok := o.find(id)
-	if !ok {
+	if !ok || sb.record.IdleAfter == 0 { // nobody asks
 		return
 	}
 	sb.used(1)

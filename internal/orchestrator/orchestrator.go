@@ -215,8 +215,7 @@ func (o *Orchestrator) SetEnd(ctx context.Context, id cove.SandboxID, execution 
 	return sb.setEnd(end)
 }
 
-// Runs reports whether a sandbox runs here. It is cheap, and says nothing of one
-// that Pause has stopped.
+// Runs reports whether a sandbox runs here and can be used. It is cheap.
 func (o *Orchestrator) Runs(id cove.SandboxID) bool {
 	sb, ok := o.find(id)
 	if !ok {
@@ -224,7 +223,7 @@ func (o *Orchestrator) Runs(id cove.SandboxID) bool {
 	}
 	sb.mu.Lock()
 	defer sb.mu.Unlock()
-	return !sb.record.Frozen
+	return !sb.record.Frozen && !sb.record.Unused
 }
 
 // Dial implements node.Node.
@@ -233,7 +232,7 @@ func (o *Orchestrator) Dial(ctx context.Context, id cove.SandboxID, port uint16)
 		return nil, err
 	}
 	sb, ok := o.find(id)
-	if !ok {
+	if !ok || sb.record.Unused {
 		return nil, notHere("orchestrator.Dial")
 	}
 	return sb.dial(ctx, port)
