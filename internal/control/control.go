@@ -57,8 +57,9 @@ type Control struct {
 
 	admission sync.Mutex // held while a team's sandboxes are counted and one is added
 
-	mu  sync.Mutex
-	ops map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
+	mu   sync.Mutex
+	ops  map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
+	held map[cove.SnapshotID]bool      // what is being made and has no record yet; guarded by mu
 
 	work sync.WaitGroup // operations; Run waits for them
 
@@ -83,7 +84,7 @@ func New(cfg Config) (*Control, error) {
 	const week = 7 * 24 * time.Hour
 	cfg.SampleEvery = cmp.Or(cfg.SampleEvery, 5*time.Second)
 	cfg.MetricsRetention, cfg.LogRetention = cmp.Or(cfg.MetricsRetention, week), cmp.Or(cfg.LogRetention, week)
-	return &Control{cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), ops: map[cove.SandboxID]*operation{}}, nil
+	return &Control{cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), ops: map[cove.SandboxID]*operation{}, held: map[cove.SnapshotID]bool{}}, nil
 }
 
 // Run brings records and node into agreement, keeps them there, and builds the
@@ -110,7 +111,7 @@ func (c *Control) Run(ctx context.Context) error {
 		return err
 	}
 	close(c.reconciled)
-	metering.Go(func() { c.meter(metered) })
+	metering.Go(func() { c.meter(metered, ctx.Done()) })
 	c.sweep(ctx)
 	return nil
 }

@@ -54,6 +54,7 @@ func (c *Control) fork(ctx context.Context, sandbox cove.SandboxID, count int, l
 		return nil, err
 	}
 	snapshot := id.Snapshot()
+	defer c.hold(snapshot)()
 	if _, err := c.save(ctx, op, origin, node.Save{Snapshot: snapshot, Strict: true}); err != nil {
 		return nil, err
 	}

@@ -52,9 +52,11 @@ func (c *Control) idle(ctx context.Context, id cove.SandboxID, execution cove.Ex
 		if err != nil || sb.Execution != execution || sb.State != cove.Running {
 			return // it is something else by now
 		}
-		c.note(sb, cove.LogInfo, "idle", fmt.Sprintf("nobody used the sandbox for %s, so it is paused", since.Round(time.Second)))
 		err = c.PauseSandbox(ctx, sb.Team, sb.ID, cove.Pause{FilesOnly: sb.Lifecycle.FilesOnly})
-		if err != nil && !cove.Is(err, cove.NotFound) && !cove.Is(err, cove.Conflict) {
+		switch {
+		case err == nil:
+			c.note(sb, cove.LogInfo, "idle", fmt.Sprintf("nobody used the sandbox for %s, so it was paused", since.Round(time.Second)))
+		case !cove.Is(err, cove.NotFound) && !cove.Is(err, cove.Conflict):
 			c.cfg.Log.Error("an idle sandbox could not be paused; it runs on and is tried again", "sandbox", id, "err", err)
 		}
 	})

@@ -50,13 +50,14 @@ type meter struct {
 	quiet   map[cove.SandboxID]time.Time // since when each is idle
 	flushed time.Time
 	tidied  time.Time
+	over    <-chan struct{} // closed when nobody waits for new operations any more
 }
 
 // meter measures what runs, again and again, and sees that what was measured and
 // noted gets into the records and out of them again. It returns when ctx is
-// done, with everything written.
-func (c *Control) meter(ctx context.Context) {
-	m := &meter{c: c, flushed: c.cfg.Now()}
+// done, with everything written. Once over is closed it begins no more work.
+func (c *Control) meter(ctx context.Context, over <-chan struct{}) {
+	m := &meter{c: c, flushed: c.cfg.Now(), over: over}
 	ticker := time.NewTicker(c.cfg.SampleEvery)
 	defer ticker.Stop()
 	for {
@@ -107,7 +108,11 @@ func (m *meter) measure(ctx context.Context) {
 			metrics = append(metrics, metric)
 		}
 	}
-	m.pauseIdle(ctx, now)
+	select {
+	case <-m.over:
+	default:
+		m.pauseIdle(ctx, now)
+	}
 	m.last = now
 	m.c.journal.addMetrics(metrics)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/cove-sandbox/cove/internal/id"
 )
 
-// keyLife is how long a request is known by its key.
+// keyLife is how long a request is known by its key, at least.
 const keyLife = 24 * time.Hour
 
 // createOnce makes the sandbox of a request that may be repeated: whoever sends
@@ -25,11 +25,7 @@ func (c *Control) createOnce(ctx context.Context, team cove.TeamID, req cove.New
 	if err != nil {
 		return cove.Sandbox{}, err
 	}
-	now := c.cfg.Now()
-	if err := c.cfg.Store.ForgetRequests(ctx, now.Add(-keyLife)); err != nil {
-		return cove.Sandbox{}, err
-	}
-	request := cove.KeyedRequest{Team: team, Key: req.Key, Digest: digest, Sandbox: id.Sandbox(), ClaimedAt: now}
+	request := cove.KeyedRequest{Team: team, Key: req.Key, Digest: digest, Sandbox: id.Sandbox(), ClaimedAt: c.cfg.Now()}
 	for {
 		earlier, claimed, err := c.cfg.Store.ClaimRequest(ctx, request)
 		if err != nil {
@@ -60,9 +56,10 @@ func (c *Control) createOnce(ctx context.Context, team cove.TeamID, req cove.New
 
 // made returns the sandbox that an earlier request made.
 func (c *Control) made(ctx context.Context, team cove.TeamID, sandbox cove.SandboxID) (cove.Sandbox, error) {
-	sb, err := c.cfg.Store.Sandbox(ctx, team, sandbox)
+	const op = "control.made"
+	sb, err := c.shown(ctx, op, team, sandbox)
 	if cove.Is(err, cove.NotFound) {
-		err = cove.E(cove.Conflict, "control.made", err, "the sandbox that was made with this Idempotency-Key has ended: use a new one")
+		err = cove.E(cove.Conflict, op, err, "the sandbox that was made with this Idempotency-Key has ended: use a new one")
 	}
 	return sb, err
 }

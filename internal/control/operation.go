@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -57,11 +58,17 @@ func (c *Control) operate(ctx context.Context, id cove.SandboxID, kind string,
 var errChanged = errors.New("the sandbox's state has changed")
 
 // fresh returns a sandbox at the beginning of its operation. What the caller
-// saw before may have been changed by the operation it waited for.
+// saw before may have been changed by the operation it waited for. One that is on
+// its way somewhere, although nothing else is done to it, was left so by an
+// operation that could not write down its end; that is put right, as after a
+// restart.
 func (c *Control) fresh(ctx context.Context, id cove.SandboxID, want cove.State) (cove.Sandbox, error) {
 	sb, err := c.cfg.Store.SandboxByID(ctx, id)
 	if err == nil && sb.State != want {
 		err = errChanged
+		if sb.State == cove.Pausing || sb.State == cove.Resuming {
+			err = cmp.Or(c.reconcileOne(ctx, sb), err)
+		}
 	}
 	return sb, orUnknown("control.fresh", id, err)
 }

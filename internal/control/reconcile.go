@@ -29,12 +29,8 @@ func (c *Control) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	list, err := c.cfg.Node.List(ctx)
+	r, err := c.compare(ctx)
 	if err != nil {
-		return err
-	}
-	r := &reconciliation{c: c, running: map[cove.SandboxID]node.Running{}, wanted: map[cove.SnapshotID]bool{}}
-	if r.snapshots, err = c.cfg.Node.Snapshots(ctx); err != nil {
 		return err
 	}
 	kept, err := c.cfg.Store.KeptSnapshots(ctx)
@@ -44,15 +40,37 @@ func (c *Control) reconcile(ctx context.Context) error {
 	for _, snapshot := range kept {
 		r.wanted[snapshot] = true
 	}
-	for _, sb := range list {
-		r.running[sb.ID] = sb
-	}
 	for _, sb := range records {
 		if err := r.one(ctx, sb); err != nil {
 			return err
 		}
 	}
 	return r.rest(ctx)
+}
+
+// reconcileOne does so for one record, in the midst of work. Its operation must
+// be the caller's.
+func (c *Control) reconcileOne(ctx context.Context, sb cove.Sandbox) error {
+	r, err := c.compare(ctx)
+	if err != nil {
+		return err
+	}
+	c.cfg.Log.Warn("an operation left a sandbox half way; it is put right", "sandbox", sb.ID, "state", sb.State)
+	return r.one(ctx, sb)
+}
+
+// compare begins a comparison with what the node has now.
+func (c *Control) compare(ctx context.Context) (*reconciliation, error) {
+	list, err := c.cfg.Node.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := &reconciliation{c: c, running: map[cove.SandboxID]node.Running{}, wanted: map[cove.SnapshotID]bool{}}
+	for _, sb := range list {
+		r.running[sb.ID] = sb
+	}
+	r.snapshots, err = c.cfg.Node.Snapshots(ctx)
+	return r, err
 }
 
 // one brings one record into agreement.

@@ -107,9 +107,12 @@ func (c *Control) goOn(ctx context.Context, sb cove.Sandbox, req cove.Resume) (r
 	undo := context.WithoutCancel(ctx)
 	spec := c.spec(sb)
 	if req.FilesOnly && !sb.FilesOnly {
-		if spec.Snapshot, err = c.leaveMemory(ctx, spec); err != nil {
+		files := id.Snapshot()
+		defer c.hold(files)()
+		if err := c.leaveMemory(ctx, spec, files); err != nil {
 			return cove.Sandbox{}, err
 		}
+		spec.Snapshot = files
 		defer func() { err = errors.Join(err, c.cfg.Node.DeleteSnapshot(undo, spec.Snapshot)) }()
 	}
 	if err := c.cfg.Node.Create(ctx, spec); err != nil {
@@ -134,22 +137,21 @@ func (c *Control) goOn(ctx context.Context, sb cove.Sandbox, req cove.Resume) (r
 	return running, nil
 }
 
-// leaveMemory makes a snapshot of the files of another that has memory too, and
-// leaves that one as it is: it lets it go on for the moment that takes, unused
+// leaveMemory makes a snapshot of the files of the spec's, which has memory too,
+// and leaves that one as it is: it lets it go on for the moment that takes, unused
 // and without a network to the outside. Only the engine knows how the files lie
 // in what it wrote.
-func (c *Control) leaveMemory(ctx context.Context, spec cove.Spec) (cove.SnapshotID, error) {
+func (c *Control) leaveMemory(ctx context.Context, spec cove.Spec, files cove.SnapshotID) error {
 	spec.Unused, spec.Internet = true, false
 	if err := c.cfg.Node.Create(ctx, spec); err != nil {
-		return "", err
+		return err
 	}
-	files := id.Snapshot()
 	_, err := c.cfg.Node.Pause(ctx, spec.ID, spec.Execution, node.Save{Snapshot: files, FilesOnly: true})
 	kerr := c.cfg.Node.Kill(context.WithoutCancel(ctx), spec.ID, spec.Execution)
 	if err == nil && kerr != nil {
 		err = errors.Join(kerr, c.cfg.Node.DeleteSnapshot(context.WithoutCancel(ctx), files))
 	}
-	return files, err
+	return err
 }
 
 // wakeTimeout is the least life of a sandbox that traffic resumed.

@@ -84,6 +84,7 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 		return cove.NamedSnapshot{}, err
 	}
 	snapshot, begun := id.Snapshot(), c.cfg.Now()
+	defer c.hold(snapshot)()
 	saved, err := c.save(ctx, op, sb, node.Save{Snapshot: snapshot, FilesOnly: filesOnly, Strict: true, Most: most})
 	if err != nil {
 		return cove.NamedSnapshot{}, err

@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
@@ -40,24 +42,55 @@ func (c *Control) sweep(ctx context.Context) {
 	}
 }
 
+// hold keeps a snapshot that no record names yet from being swept, until release
+// is called.
+func (c *Control) hold(snapshot cove.SnapshotID) (release func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[snapshot] = true
+	return func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.held, snapshot)
+	}
+}
+
+// unwanted returns the snapshots that nothing needs, and the builds that
+// sandboxes were made from.
+func (c *Control) unwanted(ctx context.Context) (snapshots []cove.SnapshotID, builds []cove.BuildID, err error) {
+	// What is there comes first, then what is held, then the records: whatever
+	// becomes of a snapshot meanwhile, it is seen on one of them.
+	if snapshots, err = c.cfg.Node.Snapshots(ctx); err != nil {
+		return nil, nil, err
+	}
+	c.mu.Lock()
+	wanted := maps.Clone(c.held)
+	c.mu.Unlock()
+	records, err := c.cfg.Store.NodeSandboxes(ctx, cove.LocalNode)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, sb := range records {
+		builds = append(builds, sb.Build)
+		wanted[sb.Snapshot] = true
+	}
+	kept, err := c.cfg.Store.KeptSnapshots(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, snapshot := range kept {
+		wanted[snapshot] = true
+	}
+	return slices.DeleteFunc(snapshots, func(s cove.SnapshotID) bool { return wanted[s] }), builds, nil
+}
+
 // Sweep removes from the disk what no record and no sandbox needs any more and is
 // old enough, and returns it. With dryRun it only says what it would remove.
 func (c *Control) Sweep(ctx context.Context, olderThan time.Duration, dryRun bool) ([]node.Garbage, error) {
 	if err := c.ready(ctx); err != nil {
 		return nil, err
 	}
-	keep := node.Keep{OlderThan: olderThan, DryRun: dryRun}
-	records, err := c.cfg.Store.NodeSandboxes(ctx, cove.LocalNode)
-	if err != nil {
-		return nil, err
-	}
-	for _, sb := range records {
-		keep.Builds = append(keep.Builds, sb.Build)
-		if sb.Snapshot != "" {
-			keep.Snapshots = append(keep.Snapshots, sb.Snapshot)
-		}
-	}
-	kept, err := c.cfg.Store.KeptSnapshots(ctx)
+	snapshots, builds, err := c.unwanted(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +98,7 @@ func (c *Control) Sweep(ctx context.Context, olderThan time.Duration, dryRun boo
 	if err != nil {
 		return nil, err
 	}
-	keep.Snapshots, keep.Builds = append(keep.Snapshots, kept...), append(keep.Builds, current...)
-	return c.cfg.Node.Sweep(ctx, keep)
+	return c.cfg.Node.Sweep(ctx, node.SweepOrder{
+		Snapshots: snapshots, Builds: append(builds, current...), OlderThan: olderThan, DryRun: dryRun,
+	})
 }

@@ -71,11 +71,11 @@ type Node interface {
 	// Snapshots returns the complete snapshots on this host.
 	Snapshots(ctx context.Context) ([]cove.SnapshotID, error)
 
-	// Sweep removes from the host's disk what is not needed any more: neither by
-	// what keep names nor by what runs or is saved here. It returns what it
-	// removed, or with DryRun would have. What cannot be removed is left out of
-	// the list and told in the error.
-	Sweep(ctx context.Context, keep Keep) ([]Garbage, error)
+	// Sweep removes from the host's disk the snapshots that may go, and what
+	// neither the order names nor anything that runs or is saved here needs. It
+	// returns what it removed, or with DryRun would have. What cannot be removed
+	// is left out of the list and told in the error.
+	Sweep(ctx context.Context, order SweepOrder) ([]Garbage, error)
 
 	// Dial connects to a TCP port of a sandbox, whether its service listens on
 	// all addresses or on localhost only. The connection is reset when the
@@ -98,11 +98,12 @@ type Saved struct {
 	Unresponsive bool  // the daemon inside did not answer before
 }
 
-// Keep says what Sweep leaves.
-type Keep struct {
-	Snapshots []cove.SnapshotID
-	Builds    []cove.BuildID
-	OlderThan time.Duration // what is younger stays: somebody may be about to need it
+// SweepOrder says what Sweep takes and what it leaves. Snapshots are named if
+// they may go, because new ones may come at any time; builds if they must stay.
+type SweepOrder struct {
+	Snapshots []cove.SnapshotID // may go
+	Builds    []cove.BuildID    // must stay
+	OlderThan time.Duration     // what is younger stays: somebody may be about to need it
 	DryRun    bool
 }
 

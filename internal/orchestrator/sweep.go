@@ -16,19 +16,20 @@ import (
 // sweeping is one look at what is on the disk and who needs it.
 type sweeping struct {
 	o       *Orchestrator
-	keep    node.Keep
+	order   node.SweepOrder
 	needed  map[Kind]map[string]bool
+	blind   bool // a snapshot does not say what it needs
 	garbage []node.Garbage
 	errs    []error
 }
 
 // Sweep implements node.Node.
-func (o *Orchestrator) Sweep(ctx context.Context, keep node.Keep) ([]node.Garbage, error) {
+func (o *Orchestrator) Sweep(ctx context.Context, order node.SweepOrder) ([]node.Garbage, error) {
 	if _, err := o.running(ctx); err != nil {
 		return nil, err
 	}
-	s := &sweeping{o: o, keep: keep, needed: map[Kind]map[string]bool{BuildItem: {}, DaemonItem: {}, EngineItem: {}}}
-	for _, build := range keep.Builds {
+	s := &sweeping{o: o, order: order, needed: map[Kind]map[string]bool{BuildItem: {}, DaemonItem: {}, EngineItem: {}}}
+	for _, build := range order.Builds {
 		s.needed[BuildItem][string(build)] = true
 	}
 	items, err := o.cfg.Stock.List(ctx)
@@ -42,7 +43,9 @@ func (o *Orchestrator) Sweep(ctx context.Context, keep node.Keep) ([]node.Garbag
 		return nil, err
 	}
 	s.sandboxes()
-	s.stock(ctx, items)
+	if !s.blind {
+		s.stock(ctx, items)
+	}
 	return s.garbage, errors.Join(s.errs...)
 }
 
@@ -51,7 +54,7 @@ func (s *sweeping) sandboxes() {
 	s.o.mu.Lock()
 	defer s.o.mu.Unlock()
 	for _, sb := range s.o.sandboxes {
-		if n := sb.needs.Load(); n != nil { // nil: it has only begun to start, from what keep names
+		if n := sb.needs.Load(); n != nil { // nil: it has only begun to start, from what the order names
 			s.needed[BuildItem][string(n.build)] = true
 			s.needed[DaemonItem][n.tools] = true
 			s.needed[EngineItem][n.engine] = true
@@ -59,7 +62,7 @@ func (s *sweeping) sandboxes() {
 	}
 }
 
-// snapshots removes those that nobody wants, and notes what the others need.
+// snapshots removes those that may go, and notes what the others need.
 func (s *sweeping) snapshots(ctx context.Context) error {
 	ids, err := s.o.Snapshots(ctx)
 	if err != nil {
@@ -68,11 +71,15 @@ func (s *sweeping) snapshots(ctx context.Context) error {
 	for _, id := range ids {
 		dir := s.o.snapshotDir(id)
 		m, err := readManifest(dir)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has just been removed
+		}
 		if err != nil {
-			s.errs = append(s.errs, fmt.Errorf("snapshot %s is left as it is: %w", id, err))
+			s.blind = true
+			s.errs = append(s.errs, fmt.Errorf("snapshot %s does not say what it needs, so only snapshots are removed: %w", id, err))
 			continue
 		}
-		if slices.Contains(s.keep.Snapshots, id) || s.young(m.Created) {
+		if !slices.Contains(s.order.Snapshots, id) || s.young(m.Created) {
 			s.needed[BuildItem][string(m.Build)] = true
 			s.needed[DaemonItem][m.Tools] = true
 			s.needed[EngineItem][m.Engine] = true
@@ -94,11 +101,11 @@ func (s *sweeping) stock(ctx context.Context, items []Item) {
 }
 
 func (s *sweeping) young(made time.Time) bool {
-	return s.keep.OlderThan > 0 && s.o.cfg.Now().Sub(made) < s.keep.OlderThan
+	return s.order.OlderThan > 0 && s.o.cfg.Now().Sub(made) < s.order.OlderThan
 }
 
 func (s *sweeping) remove(g node.Garbage, do func() error) {
-	if !s.keep.DryRun {
+	if !s.order.DryRun {
 		if err := do(); err != nil {
 			s.errs = append(s.errs, fmt.Errorf("removing %s %s: %w", g.Kind, g.Name, err))
 			return

@@ -1,6 +1,8 @@
 package orchestrator_test
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -32,8 +34,8 @@ func TestSweepLeavesWhatIsNeeded(t *testing.T) {
 	}
 	m.stock = append(slices.Clone(stay), gone...)
 
-	keep := node.Keep{Snapshots: []cove.SnapshotID{"s1"}, Builds: []cove.BuildID{"current"}, OlderThan: time.Hour}
-	garbage, err := o.Sweep(t.Context(), keep)
+	order := node.SweepOrder{Builds: []cove.BuildID{"current"}, OlderThan: time.Hour}
+	garbage, err := o.Sweep(t.Context(), order)
 	if err != nil || len(garbage) != len(gone) || !slices.Equal(m.stock, stay) {
 		t.Errorf("removed %v, %v; left %v", garbage, err, m.stock)
 	}
@@ -41,14 +43,29 @@ func TestSweepLeavesWhatIsNeeded(t *testing.T) {
 	if err := o.Kill(t.Context(), id, "x1"); err != nil {
 		t.Fatal(err)
 	}
-	if garbage, err := o.Sweep(t.Context(), keep); err != nil || len(garbage) != 0 {
+	if garbage, err := o.Sweep(t.Context(), order); err != nil || len(garbage) != 0 {
 		t.Errorf("removed %v, %v", garbage, err)
 	}
 	// Without the snapshot, nothing does.
-	keep.Snapshots, keep.OlderThan = nil, 0
-	garbage, err = o.Sweep(t.Context(), keep)
+	order.Snapshots, order.OlderThan = []cove.SnapshotID{"s1"}, 0
+	garbage, err = o.Sweep(t.Context(), order)
 	if err != nil || len(garbage) != 5 || len(m.stock) != 2 {
 		t.Errorf("removed %v, %v; left %v", garbage, err, m.stock)
 	}
 	wantNoSnapshots(t, m)
+}
+
+func TestSweepTakesNothingThatASnapshotMayNeed(t *testing.T) {
+	m := newMachine(t)
+	o := m.orchestrator(t, nil)
+	serve(t, o)
+	create(t, o)
+	pause(t, o, "s1")
+	m.stock = []orchestrator.Item{{Kind: orchestrator.EngineItem, Name: "engine 0", Made: time.Now().Add(-time.Hour)}}
+	if err := os.WriteFile(filepath.Join(m.dir+"-snapshots", "s1", "manifest.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if garbage, err := o.Sweep(t.Context(), node.SweepOrder{}); err == nil || len(garbage) > 0 || len(m.stock) != 1 {
+		t.Errorf("removed %v, %v", garbage, err)
+	}
 }

@@ -167,17 +167,17 @@ func (f *Fake) Snapshots(context.Context) ([]cove.SnapshotID, error) {
 	return slices.Collect(maps.Keys(f.snapshots)), nil
 }
 
-// Sweep implements node.Node. Everything is as old as can be.
-func (f *Fake) Sweep(_ context.Context, keep node.Keep) ([]node.Garbage, error) {
+// Sweep implements node.Node. Everything is young.
+func (f *Fake) Sweep(_ context.Context, order node.SweepOrder) ([]node.Garbage, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	var garbage []node.Garbage
 	for id := range f.snapshots {
-		if slices.Contains(keep.Snapshots, id) || keep.OlderThan > 0 {
+		if !slices.Contains(order.Snapshots, id) || order.OlderThan > 0 {
 			continue
 		}
 		garbage = append(garbage, node.Garbage{Kind: "snapshot", Name: string(id), Bytes: FakeSnapshotBytes})
-		if !keep.DryRun {
+		if !order.DryRun {
 			delete(f.snapshots, id)
 		}
 	}

@@ -279,9 +279,9 @@ func sweep(t *testing.T, b Bench) {
 			t.Fatalf("kill: %v", err)
 		}
 	}
-	swept := func(keep node.Keep) []string {
+	swept := func(order node.SweepOrder) []string {
 		t.Helper()
-		garbage, err := n.Sweep(t.Context(), keep)
+		garbage, err := n.Sweep(t.Context(), order)
 		if err != nil {
 			t.Fatalf("sweep: %v", err)
 		}
@@ -293,19 +293,19 @@ func sweep(t *testing.T, b Bench) {
 		}
 		return names
 	}
-	keep := node.Keep{Snapshots: []cove.SnapshotID{"s2"}, OlderThan: time.Hour}
-	if got := swept(keep); got != nil {
+	order := node.SweepOrder{Snapshots: []cove.SnapshotID{"s1", "snobody"}, OlderThan: time.Hour}
+	if got := swept(order); got != nil {
 		t.Errorf("removed %v, which are young", got)
 	}
-	keep.OlderThan, keep.DryRun = 0, true
-	if got := swept(keep); !slices.Equal(got, []string{"s1"}) || snapshots(t, n) != 2 {
+	order.OlderThan, order.DryRun = 0, true
+	if got := swept(order); !slices.Equal(got, []string{"s1"}) || snapshots(t, n) != 2 {
 		t.Errorf("would remove %v; %d snapshots", got, snapshots(t, n))
 	}
-	keep.DryRun = false
-	if got := swept(keep); !slices.Equal(got, []string{"s1"}) || snapshots(t, n) != 1 {
+	order.DryRun = false
+	if got := swept(order); !slices.Equal(got, []string{"s1"}) || snapshots(t, n) != 1 {
 		t.Errorf("removed %v; %d snapshots", got, snapshots(t, n))
 	}
-	if got := swept(keep); got != nil {
+	if got := swept(order); got != nil {
 		t.Errorf("removed %v once more", got)
 	}
 }
