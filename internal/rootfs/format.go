@@ -1,9 +1,12 @@
 package rootfs
 
 import (
+	"bytes"
 	"encoding/binary"
 	"hash/crc32"
 	"io/fs"
+	"math"
+	"time"
 )
 
 // The EROFS on-disk format, as far as an image of ours uses it: Linux,
@@ -83,6 +86,23 @@ func superblock(root uint16, inodes uint64, blocks uint32, uuid [16]byte) []byte
 	return b
 }
 
+// A super is what a superblock of ours says.
+type super struct {
+	root   uint16
+	inodes uint64
+	blocks uint32
+	uuid   [16]byte
+}
+
+// parseSuperblock is the inverse of superblock. Only an image with the very
+// superblock this package would write is one it can read.
+func parseSuperblock(block []byte) (super, bool) {
+	s := block[superOffset : superOffset+superSize]
+	le := binary.LittleEndian
+	is := super{root: le.Uint16(s[14:]), inodes: le.Uint64(s[16:]), blocks: le.Uint32(s[36:]), uuid: [16]byte(s[48:])}
+	return is, bytes.Equal(block, superblock(is.root, is.inodes, is.blocks, is.uuid))
+}
+
 // encode returns the extended inode of p.
 func (p *planned) encode(number uint32) []byte {
 	b := make([]byte, inodeSize)
@@ -105,6 +125,50 @@ func (p *planned) encode(number uint32) []byte {
 	}
 	le.PutUint32(b[44:], p.nlink)
 	return b
+}
+
+// A stored is an inode as it was found in an image.
+type stored struct {
+	ino      *inode // without a link's target
+	at, size int64  // of the data
+}
+
+// decodeInode is the inverse of encode for the inode at an offset. What it says
+// about the place of the data is still to be checked.
+func decodeInode(b []byte, offset int64) (stored, bool) {
+	le := binary.LittleEndian
+	mode := le.Uint16(b[4:])
+	block, size := le.Uint32(b[16:]), le.Uint64(b[8:])
+	ino := &inode{
+		mode: permissions(int64(mode)), uid: le.Uint32(b[24:]), gid: le.Uint32(b[28:]),
+		mtime: time.Unix(int64(le.Uint64(b[32:])), int64(le.Uint32(b[40:]))),
+	}
+	s := stored{ino, int64(block) << blockBits, int64(size)}
+	layout := le.Uint16(b[0:])
+	switch layout {
+	case 1 | layoutPlain<<1:
+	case 1 | layoutInline<<1:
+		s.at = offset + inodeSize
+	default:
+		return s, false
+	}
+	switch mode &^ 0o7777 {
+	case modeDir:
+		ino.mode |= fs.ModeDir
+	case modeSymlink:
+		ino.mode |= fs.ModeSymlink
+	case modeFifo:
+		ino.mode |= fs.ModeNamedPipe
+	case modeRegular:
+		ino.size, ino.content = s.size, content{baseLayer, int(block)}
+		if layout != 1|layoutPlain<<1 {
+			return s, false
+		}
+	default:
+		return s, false
+	}
+	attributes := le.Uint16(b[2:])
+	return s, size <= math.MaxInt64 && attributes == 0
 }
 
 // A dirent is a name in a directory as it is stored.
@@ -160,4 +224,39 @@ func encodeDirectory(entries []dirent) []byte {
 		data = append(data, names...)
 	}
 	return data
+}
+
+// A storedEntry is an entry of a directory as it was found in an image.
+type storedEntry struct {
+	name   string
+	number uint64 // of the inode
+	kind   byte
+}
+
+// decodeEntries returns what a block of a directory has in it.
+func decodeEntries(block []byte) (entries []storedEntry, ok bool) {
+	if len(block) < direntSize {
+		return nil, false
+	}
+	le := binary.LittleEndian
+	count := int(le.Uint16(block[8:])) / direntSize // the first name is where entries end
+	if count == 0 || count*direntSize > len(block) {
+		return nil, false
+	}
+	for i := range count {
+		e := block[i*direntSize:]
+		from, to := int(le.Uint16(e[8:])), len(block)
+		if i+1 < count {
+			to = int(le.Uint16(e[direntSize+8:]))
+		}
+		if from > to || to > len(block) {
+			return nil, false
+		}
+		name := block[from:to]
+		if i+1 == count {
+			name, _, _ = bytes.Cut(name, []byte{0}) // the rest of the block
+		}
+		entries = append(entries, storedEntry{string(name), le.Uint64(e), e[10]})
+	}
+	return entries, true
 }

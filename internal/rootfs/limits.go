@@ -11,7 +11,8 @@ import (
 	cove "github.com/cove-sandbox/cove"
 )
 
-// Limits bounds what a build accepts. Zero fields mean the defaults.
+// Limits bounds what a build accepts. Zero fields mean the defaults. A base
+// counts like a layer, its bytes as far as they are in the image.
 type Limits struct {
 	Entries int   // files, directories and links of all layers; 0: 1,000,000
 	Bytes   int64 // of all uncompressed layers, and of the image's files; 0: 32 GiB

@@ -21,6 +21,15 @@ const (
 
 const xattrPrefix = "SCHILY.xattr." // PAX records of extended attributes
 
+// The attributes that mark a directory of an overlay's upper layer as opaque,
+// and their value (Linux, Documentation/filesystems/overlayfs.rst). Which of the
+// two an overlay uses depends on how it was mounted.
+const (
+	opaqueTrusted = xattrPrefix + "trusted.overlay.opaque"
+	opaqueUser    = xattrPrefix + "user.overlay.opaque"
+	opaqueValue   = "y"
+)
+
 // A merge reads layers into a tree, for names and owners only.
 type merge struct {
 	tree  *tree
@@ -78,24 +87,56 @@ func (m *merge) entry(layer, entry int, h *tar.Header) error {
 		return err
 	}
 	if len(parts) == 0 {
-		if ino == nil || !ino.isDir() {
+		if !ino.isDir() {
 			return malformed(nil, "its root is not a directory")
 		}
 		m.tree.root.ino = ino
-		return nil
+		return m.opaque(m.tree.root, layer, h)
 	}
 	base := parts[len(parts)-1]
 	if strings.HasPrefix(base, whiteoutPrefix) {
 		return m.whiteout(parts[:len(parts)-1], base, layer)
 	}
-	if ino == nil {
-		return nil
+	if ino.isDevice() {
+		return m.device(parts[:len(parts)-1], base, ino, layer)
 	}
 	dir, err := m.tree.makeDirs(parts[:len(parts)-1], layer)
 	if err != nil {
 		return err
 	}
-	return m.tree.put(dir, base, ino, layer)
+	if err := m.tree.put(dir, base, ino, layer); err != nil {
+		return err
+	}
+	return m.opaque(dir.children[base], layer, h)
+}
+
+// opaque hides what lower layers have in n, if h is that of an opaque directory.
+func (m *merge) opaque(n *node, layer int, h *tar.Header) error {
+	if h.Typeflag != tar.TypeDir || h.PAXRecords[opaqueTrusted] != opaqueValue && h.PAXRecords[opaqueUser] != opaqueValue {
+		return nil
+	}
+	_, err := m.tree.prune(n, layer)
+	return err
+}
+
+// device applies a device node. It hides what lower layers have under its name,
+// and one with the number 0/0, an overlay's whiteout, does nothing else. It is
+// in the tree only until all layers are read, for the sake of hard links: the
+// engine's overlay has one inode for all its whiteouts, so that all but the
+// first of a layer are hard links to it.
+func (m *merge) device(dir []string, base string, ino *inode, layer int) error {
+	at, err := m.tree.find(dir)
+	if err != nil || at == nil {
+		return err
+	}
+	if err := m.tree.whiteout(at, base, layer); err != nil {
+		return err
+	}
+	if at.children[base] != nil {
+		return nil // this layer has put it there
+	}
+	_, err = m.tree.add(at, base, ino, layer)
+	return err
 }
 
 func (m *merge) whiteout(dir []string, base string, layer int) error {
@@ -117,7 +158,7 @@ func (m *merge) whiteout(dir []string, base string, layer int) error {
 	return m.tree.whiteout(at, name, layer)
 }
 
-// inode returns what h describes, or nil for what the image leaves out.
+// inode returns what h describes.
 func (m *merge) inode(layer, entry int, h *tar.Header) (*inode, error) {
 	if h.Uid < 0 || h.Gid < 0 || int64(h.Uid) >= math.MaxUint32 || int64(h.Gid) >= math.MaxUint32 {
 		return nil, malformed(nil, "%q has an impossible owner", h.Name)
@@ -141,13 +182,16 @@ func (m *merge) inode(layer, entry int, h *tar.Header) (*inode, error) {
 	case tar.TypeLink:
 		return m.linked(h)
 	case tar.TypeChar, tar.TypeBlock:
-		m.devices++
-		return nil, nil
+		if h.Typeflag == tar.TypeBlock || h.Devmajor != 0 || h.Devminor != 0 {
+			m.devices++
+		}
+		ino.mode = fs.ModeDevice
+		return ino, nil
 	default:
 		return nil, malformed(nil, "%q is of an unknown type", h.Name)
 	}
 	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, xattrPrefix) {
+		if strings.HasPrefix(key, xattrPrefix) && key != opaqueTrusted && key != opaqueUser {
 			m.attributes++
 			break
 		}

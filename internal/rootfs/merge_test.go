@@ -99,6 +99,58 @@ var mergeTests = map[string]struct {
 		layers: [][]entry{{device("dev/null"), pipe("run/pipe"), file("a", "1")}},
 		want:   []string{"a = 1", "run/", "run/pipe |"},
 	},
+	"devices hide what is below, and so do their hard links": {
+		layers: [][]entry{{file("a", "1"), file("b", "1"), file("c", "1")}, {device("a"), hard("b", "a")}},
+		want:   []string{"c = 1"},
+	},
+	"whiteouts of an overlay": {
+		layers: [][]entry{{file("a", "1"), file("d/b", "1"), file("e/f/c", "1")}, {dir("./"), whiteout("./a"), dir("./d/"), whiteout("./d/b"), whiteout("./e")}},
+		want:   []string{"d/"},
+	},
+	"all whiteouts of an overlay are one inode": {
+		layers: [][]entry{{file("a", "1"), file("d/b", "1"), file("e/f/c", "1")}, {dir("./"), dir("./d/"), whiteout("./d/b"), hard("./a", "./d/b"), hard("./e", "./d/b")}},
+		want:   []string{"d/"},
+	},
+	"whiteout of an overlay spares its own layer, whatever the order": {
+		layers: [][]entry{{file("a", "1"), file("b", "1"), file("d/x", "1"), file("e/x", "1")}, {
+			whiteout("a"), file("a", "2"), file("b", "2"), whiteout("b"),
+			whiteout("d"), dir("d/"), file("d/y", "2"), dir("e/"), file("e/y", "2"), whiteout("e"),
+		}},
+		want: []string{"a = 2", "b = 2", "d/", "d/y = 2", "e/", "e/y = 2"},
+	},
+	"whiteout of an overlay, and a file in the directory again": {
+		layers: [][]entry{{file("d/x", "1")}, {whiteout("d")}, {file("d/y", "2")}},
+		want:   []string{"d/", "d/y = 2"},
+	},
+	"whiteout of what an overlay's whiteout has hidden": {
+		layers: [][]entry{{file("a", "1")}, {whiteout("a")}, {file(".wh.a", ""), whiteout("a"), file("b/.wh.c", "")}},
+	},
+	"opaque directory of an overlay": {
+		layers: [][]entry{{file("d/old", "1"), file("d/e/old", "1")}, {opaque("./d/").mode(0o700), file("./d/new", "2"), dir("./d/e/")}},
+		want:   []string{"d/ 0700", "d/e/", "d/new = 2"},
+	},
+	"opaque directory of an overlay, after what is in it": {
+		layers: [][]entry{{file("d/old", "1"), file("d/e/old", "1")}, {file("d/new", "2"), dir("d/e/"), opaque("d/")}},
+		want:   []string{"d/", "d/e/", "d/new = 2"},
+	},
+	"opaque by the other attribute, and not by another value": {
+		layers: [][]entry{{file("d/old", "1"), file("e/old", "1")}, {
+			dir("d/").pax("SCHILY.xattr.user.overlay.opaque", "y"), dir("e/").pax("SCHILY.xattr.trusted.overlay.opaque", "x"),
+		}},
+		want: []string{"d/", "e/", "e/old = 1"},
+	},
+	"opaque root of an overlay": {
+		layers: [][]entry{{file("old", "1")}, {file("new", "2"), opaque("./")}},
+		want:   []string{"new = 2"},
+	},
+	"an overlay's renamed directory": {
+		layers: [][]entry{{file("d/a", "1"), file("d/b", "1")}, {whiteout("./d"), opaque("./e/"), file("./e/a", "1"), hard("./e/b", "./e/a")}},
+		want:   []string{"e/", "e/a = 1", "e/b = 1"},
+	},
+	"file over directory and back in an overlay": {
+		layers: [][]entry{{file("d/a", "1"), file("f", "1"), link("l", "d")}, {file("./d", "2"), opaque("./f/"), file("./f/a", "2"), opaque("./l/"), file("./l/b", "2")}},
+		want:   []string{"d = 2", "f/", "f/a = 2", "l/", "l/b = 2"},
+	},
 	"owners, modes and the sticky bit": {
 		layers: [][]entry{{dir("tmp/").mode(0o1777), file("a", "1").mode(0o640).owner(1000, 70000)}},
 		want:   []string{"a = 1 0640 1000:70000", "tmp/ 01777"},

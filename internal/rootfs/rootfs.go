@@ -1,5 +1,6 @@
 // Package rootfs makes root file systems: it merges tar layers the way a
-// container engine does and writes the result as one read-only EROFS image.
+// container engine does and writes the result as one read-only EROFS image. The
+// lowest of them may be such an image itself.
 //
 // It is not a source of layers: package image and package debian below are, and
 // they meet this one only in package builder. Nothing is ever unpacked on the
@@ -18,14 +19,21 @@ import (
 	"io/fs"
 )
 
-// Layer opens an uncompressed tar stream. A build opens each layer twice, and
-// both streams must be the same. It is an alias, so that whoever supplies
-// layers need not import this package.
+// Layer opens an uncompressed tar stream: a layer of an OCI image, or the
+// writable layer of a sandbox as the engine puts it out. What a layer hides, it
+// may say in either way, by names (".wh.") or by an overlay's device nodes and
+// attributes.
+//
+// A build opens each layer twice, and both streams must be the same. The engine
+// puts out names in another order every time, so its layer has to be kept until
+// it is built. It is an alias, so that whoever supplies layers need not import
+// this package.
 type Layer = func(ctx context.Context) (io.ReadCloser, error)
 
 // Options says what to build.
 type Options struct {
 	Out    string  // the image file; replaced atomically
+	Base   string  // an image of this package's that lies under all layers; may be empty, may be Out
 	Layers []Layer // lowest first
 	Limits Limits
 
@@ -43,13 +51,14 @@ type Info struct {
 	Digest  string // "sha256:" and the hash of the image in hexadecimal
 
 	// What the layers had and the image does not.
-	Devices    int // device nodes: the engine mounts its own /dev
+	Devices    int // device nodes, but not an overlay's whiteouts: the engine mounts its own /dev
 	Attributes int // entries with extended attributes: the engine refuses inodes that have any
 }
 
-// Build merges the layers and writes the image. The same layers give the same
-// bytes. A layer that is malformed or hostile is Invalid, one that is too big
-// is Exhausted, a full disk is NoSpace. After an error Out is as it was.
+// Build merges the layers over the base and writes the image. The same input
+// gives the same bytes. A layer that is malformed or hostile is Invalid, one
+// that is too big is Exhausted, a full disk is NoSpace; a damaged base, which is
+// our own work, is Internal. After an error Out is as it was.
 func Build(ctx context.Context, o Options) (Info, error) {
 	const op = "rootfs.Build"
 	report := o.Progress
@@ -58,19 +67,34 @@ func Build(ctx context.Context, o Options) (Info, error) {
 	}
 	t := newTree(o.Limits.orDefaults())
 	m := &merge{tree: t, meter: &meter{
-		ctx: ctx, max: t.limits.Bytes, hash: newIdentity(), report: func(done int64) { report(done, 0) },
+		ctx: ctx, max: t.limits.Bytes, hash: newIdentity(buildVersion), report: func(done int64) { report(done, 0) },
 	}}
+	var under *base
+	if o.Base != "" {
+		var err error
+		if under, err = openBase(o.Base); err != nil {
+			return Info{}, outcome(op, err)
+		}
+		defer under.close()
+		if err := m.base(ctx, under); err != nil {
+			return Info{}, outcome(op, err)
+		}
+	}
 	for i, layer := range o.Layers {
-		if err := m.layer(ctx, i, layer); err != nil {
+		if err := m.layer(ctx, i+1, layer); err != nil {
 			return Info{}, outcome(op, fmt.Errorf("layer %d: %w", i+1, err))
 		}
 	}
+	t.dropDevices()
 	p, err := newPlan(t)
 	if err != nil {
 		return Info{}, outcome(op, err)
 	}
 	p.info.Devices, p.info.Attributes = m.devices, m.attributes
 	info, err := writeImage(ctx, o.Out, p, identity(m.meter.hash), report, func(w *writing) error {
+		if err := w.copyBase(under); err != nil {
+			return err
+		}
 		return w.copyLayers(ctx, o.Layers)
 	})
 	return info, outcome(op, err)
@@ -80,13 +104,18 @@ func Build(ctx context.Context, o Options) (Info, error) {
 //
 // The engine restores a snapshot only over the image it was taken with, and
 // tells images apart by superblock and UUID. So the UUID stands for everything
-// the image is a function of: its input, and the version of this writer, which
+// the image is a function of: its input, and the version of what made it, which
 // is raised when the same input gives other bytes.
-func newIdentity() hash.Hash {
+func newIdentity(version int) hash.Hash {
 	h := sha256.New()
-	h.Write([]byte("cove rootfs 1\n"))
+	fmt.Fprintf(h, "cove rootfs %d\n", version)
 	return h
 }
+
+const (
+	buildVersion = 2 // 1 took no notice of an overlay's marks and of what devices hide
+	packVersion  = 1
+)
 
 func identity(h hash.Hash) (uuid [16]byte) {
 	copy(uuid[:], h.Sum(nil))
@@ -107,7 +136,7 @@ type File struct {
 func Pack(ctx context.Context, out string, files []File) (Info, error) {
 	const op = "rootfs.Pack"
 	t := newTree(Limits{}.orDefaults())
-	id := newIdentity()
+	id := newIdentity(packVersion)
 	m := &meter{ctx: ctx, max: t.limits.Bytes, hash: id}
 	for i, f := range files {
 		if err := t.pack(f, i); err != nil {
@@ -148,6 +177,6 @@ func (t *tree) pack(f File, i int) error {
 	if err != nil {
 		return err
 	}
-	ino := &inode{mode: f.Mode.Perm(), size: f.Size, content: content{layer: 0, entry: i}}
+	ino := &inode{mode: f.Mode.Perm(), size: f.Size, content: content{entry: i}}
 	return t.put(dir, parts[len(parts)-1], ino, 0)
 }

@@ -47,6 +47,14 @@ func device(name string) entry {
 	return entry{h: tar.Header{Typeflag: tar.TypeChar, Name: name, Devmajor: 1, Devminor: 3}}
 }
 
+// whiteout is that of an overlay: a character device without a number.
+func whiteout(name string) entry {
+	return entry{h: tar.Header{Typeflag: tar.TypeChar, Name: name}}
+}
+
+// opaque is a directory of an overlay that hides what is below it.
+func opaque(name string) entry { return dir(name).pax("SCHILY.xattr.trusted.overlay.opaque", "y") }
+
 func pipe(name string) entry {
 	return entry{h: tar.Header{Typeflag: tar.TypeFifo, Name: name, Mode: 0o644}}
 }
@@ -56,7 +64,7 @@ func (e entry) owner(uid, gid int) entry  { e.h.Uid, e.h.Gid = uid, gid; return 
 func (e entry) mtime(t time.Time) entry   { e.h.ModTime, e.h.Format = t, tar.FormatPAX; return e }
 func (e entry) pax(key, val string) entry { e.h.PAXRecords = map[string]string{key: val}; return e }
 
-func pack(t *testing.T, entries []entry) []byte {
+func pack(t testing.TB, entries []entry) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -346,8 +354,9 @@ func TestFilesHaveBlocks(t *testing.T) {
 func TestAttributes(t *testing.T) {
 	out, info := build(t, rootfs.Limits{}, []entry{
 		file("ping", "x").pax("SCHILY.xattr.security.capability", "\x01\x00\x00\x02"), device("null"),
+		opaque("d/"), whiteout("gone"), // marks of an overlay are not left out: they are obeyed
 	})
-	if diff := cmp.Diff([]string{"ping = x"}, show(t, out)); diff != "" {
+	if diff := cmp.Diff([]string{"d/", "ping = x"}, show(t, out)); diff != "" {
 		t.Errorf("image (-want +got):\n%s", diff)
 	}
 	if info.Attributes != 1 || info.Devices != 1 {

@@ -8,8 +8,13 @@ import (
 	"time"
 )
 
-// A content says where a regular file's bytes are: the entry of a layer.
+// A content says where a regular file's bytes are: the entry of a layer, or the
+// block of the base where they begin, so that the order of contents is that of
+// the bytes in the streams and in the base.
 type content struct{ layer, entry int }
+
+// baseLayer is the number of the base. Layers are counted from 1.
+const baseLayer = 0
 
 // An inode is what names stand for. Hard links share one, so that a name keeps
 // its file when another name of it is replaced.
@@ -24,6 +29,7 @@ type inode struct {
 
 func (i *inode) isDir() bool     { return i.mode.IsDir() }
 func (i *inode) isSymlink() bool { return i.mode.Type() == fs.ModeSymlink }
+func (i *inode) isDevice() bool  { return i.mode.Type() == fs.ModeDevice }
 
 // A node is a name in a directory.
 type node struct {
@@ -111,6 +117,9 @@ func (t *tree) resolve(parts []string, layer int) (*node, error) {
 			continue
 		}
 		next := at.children[part]
+		if next != nil && next.ino.isDevice() {
+			next = nil // it is there only for hard links
+		}
 		switch {
 		case next == nil && layer < 0:
 			return nil, nil
@@ -213,6 +222,21 @@ func (t *tree) whiteout(dir *node, name string, layer int) error {
 		delete(dir.children, name)
 	}
 	return err
+}
+
+// dropDevices removes the device nodes. They have hidden what they had to.
+func (t *tree) dropDevices() {
+	for todo := []*node{t.root}; len(todo) > 0; {
+		n := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		for name, c := range n.children {
+			if c.ino.isDevice() {
+				delete(n.children, name)
+			} else {
+				todo = append(todo, c)
+			}
+		}
+	}
 }
 
 // walk calls f for every node, a directory before what is in it, in the order

@@ -21,6 +21,7 @@ type writing struct {
 	hash  hash.Hash
 	meter *meter // of what is written
 	next  int    // of plan.files
+	chunk []byte // one buffer for all files: there are many
 }
 
 // writeImage writes the image that p describes. fill is called to supply the
@@ -32,7 +33,7 @@ func writeImage(ctx context.Context, out string, p *plan, id [16]byte, report fu
 	}
 	defer file.discard()
 
-	w := &writing{plan: p, hash: sha256.New()}
+	w := &writing{plan: p, hash: sha256.New(), chunk: make([]byte, 256<<10)}
 	w.buf = bufio.NewWriterSize(io.MultiWriter(file.f, w.hash), 1<<20)
 	w.meter = &meter{ctx: ctx, max: math.MaxInt64, report: func(done int64) { report(done, p.info.Bytes) }}
 	if err := w.metadata(id); err != nil {
@@ -115,7 +116,7 @@ func (w *writing) supply(r io.Reader) error {
 	if err := w.padTo(int64(f.block) << blockBits); err != nil {
 		return err
 	}
-	n, err := io.Copy(meteredWriter{w}, io.LimitReader(r, f.size))
+	n, err := io.CopyBuffer(meteredWriter{w}, io.LimitReader(r, f.size), w.chunk)
 	if err != nil {
 		return err
 	}
@@ -141,7 +142,7 @@ func (w *writing) copyLayers(ctx context.Context, layers []Layer) error {
 	for index, open := range layers {
 		m := &meter{ctx: ctx, max: math.MaxInt64} // the first reading has counted
 		err := eachEntry(ctx, open, m, func(entry int, h *tar.Header, r io.Reader) error {
-			if !w.wants(content{index, entry}) {
+			if !w.wants(content{index + 1, entry}) {
 				return nil
 			}
 			if h.Size != w.files[w.next].size {
@@ -159,7 +160,7 @@ func (w *writing) copyLayers(ctx context.Context, layers []Layer) error {
 // copyFiles is copyLayers for files given to Pack.
 func (w *writing) copyFiles(files []File) error {
 	for i, f := range files {
-		if !w.wants(content{0, i}) {
+		if !w.wants(content{entry: i}) {
 			continue
 		}
 		if err := f.read(w.supply); err != nil {
