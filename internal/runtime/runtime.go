@@ -50,6 +50,20 @@ type Process interface {
 	// for one that is not stopped.
 	Thaw(ctx context.Context) error
 
+	// Export writes what the root file system's writable layer holds to to, as a
+	// tar stream in overlay form: what was removed of the image is a character
+	// device 0/0, and a directory that hides the image's has the attribute
+	// trusted.overlay.opaque with value "y". Sockets are left out, as are
+	// attributes whose value is not text. Everything inside stands still
+	// meanwhile, so all of it is of one moment, and then goes on, unless it stood
+	// still before. dir is its Spec's Dir.
+	//
+	// Files are as long in the stream as they look inside, holes and all: whoever
+	// reads it counts the bytes, and closes his end when it is enough. Then, or
+	// if ctx ends first, it fails. NotFound: the sandbox has ended. Unimplemented:
+	// its engine is too old.
+	Export(ctx context.Context, dir string, to *os.File) error
+
 	// Usage returns what the sandbox takes. dir is its Spec's Dir. It fails for
 	// one that has ended.
 	Usage(dir string) (Usage, error)

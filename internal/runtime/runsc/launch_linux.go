@@ -43,7 +43,11 @@ func (r *Runtime) launch(ctx context.Context, version string, spec runtime.Spec,
 	if err != nil {
 		return launch.Response{}, err
 	}
-	resp, err := ask(ctx, engine, launch.Verb, req, spec.Output)
+	var files []*os.File
+	if spec.Output != nil {
+		files = []*os.File{spec.Output} // launch.OutputFD
+	}
+	resp, err := ask(ctx, engine, launch.Verb, req, files...)
 	if err == nil {
 		return resp, nil
 	}
@@ -57,9 +61,13 @@ func (r *Runtime) launch(ctx context.Context, version string, spec runtime.Spec,
 	return launch.Response{}, failure(op, err, "the sandbox could not be started")
 }
 
-// ask runs an engine binary with one question and returns its answer. output,
-// if not nil, becomes the output of a sandbox it starts.
-func ask(ctx context.Context, engine, verb string, question any, output *os.File) (launch.Response, error) {
+// farewell is how long an engine binary that is not needed any more may take to
+// leave the sandbox as it found it: it cannot hurry a stop that is under way.
+const farewell = 30 * time.Second
+
+// ask runs an engine binary with one question and returns its answer. files are
+// its file descriptors from 3 on. If ctx ends first, it is asked to leave.
+func ask(ctx context.Context, engine, verb string, question any, files ...*os.File) (launch.Response, error) {
 	input, err := json.Marshal(question)
 	if err != nil {
 		return launch.Response{}, err
@@ -69,11 +77,10 @@ func ask(ctx context.Context, engine, verb string, question any, output *os.File
 	stderr := &tail{max: maxStderr}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(input), &stdout, stderr
 	cmd.Env = []string{"TMPDIR=" + os.TempDir()} // nothing of the server's environment reaches the engine
-	if output != nil {
-		cmd.ExtraFiles = []*os.File{output} // launch.OutputFD
-	}
+	cmd.ExtraFiles = files
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = 2 * time.Second
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = farewell
 	runErr := cmd.Run()
 
 	var resp launch.Response

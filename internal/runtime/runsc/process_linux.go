@@ -106,12 +106,12 @@ func (p *process) Thaw(ctx context.Context) error {
 
 // order has the engine do something, by its own kind: the two must understand
 // each other.
-func (p *process) order(ctx context.Context, order launch.Order) (launch.Response, error) {
+func (p *process) order(ctx context.Context, order launch.Order, files ...*os.File) (launch.Response, error) {
 	engine, err := p.runtime.engine(p.handle.Engine)
 	if err != nil {
 		engine = p.runtime.cfg.Engine // the newest may do
 	}
-	return ask(ctx, engine, launch.OrderVerb, order, nil)
+	return ask(ctx, engine, launch.OrderVerb, order, files...)
 }
 
 func (p *process) signal(sig unix.Signal) error {

@@ -62,25 +62,30 @@ func buildImage(t *testing.T) string {
 	}
 	defer out.Close()
 	w := erofs.Create(out)
-	for _, d := range []string{"/proc", "/sys", "/dev", "/tmp", "/image"} {
+	for _, d := range []string{"/proc", "/sys", "/dev", "/tmp", "/image", "/anew"} {
 		if err := w.Mkdir(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	// Whole blocks: the engine maps only files that are laid out plainly.
-	content = append(content, make([]byte, 4096-len(content)%4096)...)
-	f, err := w.Create("/init")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.Write(content); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Chmod(0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"/init", "/gone", "/anew/old"} {
+		// Whole blocks: the engine maps only files that are laid out plainly.
+		whole := make([]byte, 4096)
+		if name == "/init" {
+			whole = append(content, make([]byte, 4096-len(content)%4096)...)
+		}
+		f, err := w.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.Write(whole); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Chmod(0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := w.Close(); err != nil {
 		t.Fatal(err)

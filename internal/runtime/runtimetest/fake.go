@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +19,10 @@ import (
 // Host is the machine on which fakes run their sandboxes. Several Fakes may
 // share one, as several lives of a server share a machine.
 type Host struct {
+	// Layer, if set, writes what a sandbox of the given identifier exports.
+	// Nil: Layer.
+	Layer func(id string, to io.Writer) error
+
 	mu        sync.Mutex
 	nextPID   int
 	processes map[int]*fakeProcess // guarded by mu
@@ -39,12 +44,13 @@ func (h *Host) Running(id string) int {
 	return n
 }
 
-// Frozen reports whether a sandbox of the given identifier runs and is stopped.
+// Frozen reports whether a sandbox of the given identifier runs and is stopped,
+// for good or for an export.
 func (h *Host) Frozen(id string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, p := range h.processes {
-		if p.handle.ID == id && p.frozen {
+		if p.handle.ID == id && (p.frozen || p.exports > 0) {
 			return true
 		}
 	}
@@ -146,10 +152,11 @@ func (f *Fake) Clear(_ context.Context, id string) error {
 }
 
 type fakeProcess struct {
-	host   *Host
-	handle runtime.Handle
-	done   chan struct{} // closed when it leaves host.processes
-	frozen bool          // guarded by host.mu
+	host    *Host
+	handle  runtime.Handle
+	done    chan struct{} // closed when it leaves host.processes
+	frozen  bool          // guarded by host.mu
+	exports int           // under way; guarded by host.mu
 }
 
 // checkpointFile is what a fake checkpoint consists of.

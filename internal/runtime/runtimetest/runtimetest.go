@@ -21,8 +21,8 @@ type Bench struct {
 	// Open returns the runtime; a second call returns one that knows nothing
 	// of what the first started, as after a restart of the server.
 	Open func(t *testing.T) runtime.Runtime
-	// Spec returns a sandbox whose init writes the line "ready" to its output
-	// and then waits for ever.
+	// Spec returns a sandbox whose init makes the writable layer what Layer says,
+	// writes the line "ready" to its output and then waits for ever.
 	Spec func(t *testing.T, id string) runtime.Spec
 	// Lives reports whether the code inside a sandbox, made by Spec, makes
 	// progress. It takes its time to say no.
@@ -54,6 +54,11 @@ func Run(t *testing.T, b Bench) {
 		"a checkpoint that fails leaves it running":     checkpointFails,
 		"one sandbox's end does not touch another":      independent,
 		"usage is told, of an adopted one too":          usageIsTold,
+		"an export has what was written and removed":    exportShows,
+		"an export leaves still what stands still":      exportOfStill,
+		"an export of a restored sandbox":               exportOfRestored,
+		"an export that is given up lets it go on":      exportGivenUp,
+		"an export of an ended sandbox is not found":    exportOfEnded,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}

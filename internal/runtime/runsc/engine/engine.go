@@ -8,7 +8,7 @@
 // the calling process.
 //
 // Only cmd/cove-runsc imports it, and nothing else in the module links gVisor.
-// It starts no goroutines of its own.
+// It starts goroutines for an export only, which end with it or with the process.
 package engine
 
 import (

@@ -140,8 +140,10 @@ func obey(o launch.Order) (launch.Response, error) {
 			return launch.Response{}, errors.Join(err, sb.Resume(o.ID))
 		}
 		return launch.Response{}, nil
+	case launch.Export:
+		return launch.Response{}, export(sb, o)
 	}
-	return launch.Response{}, fmt.Errorf("unknown order %q", o.Do)
+	return launch.Response{}, fmt.Errorf(launch.Unknown+" %q", o.Do)
 }
 
 // engineConfig states every engine setting that differs from gVisor's default.

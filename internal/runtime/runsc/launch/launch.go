@@ -20,6 +20,13 @@ const (
 // and error of the sandbox's init if the request says Output.
 const OutputFD = 3
 
+// ExportFD and DiskFD are the launcher's file descriptors for the order Export:
+// where the tar stream goes, and the file that is the writable layer.
+const (
+	ExportFD = 3
+	DiskFD   = 4
+)
+
 // Request describes a sandbox whose parts are already prepared on the host.
 // All paths are absolute.
 type Request struct {
@@ -76,7 +83,14 @@ const (
 	// Thaw lets stopped tasks go on. Tasks that are not stopped must not be
 	// thawed.
 	Thaw = "thaw"
+	// Export writes the writable layer to ExportFD. All tasks are stopped
+	// meanwhile, and then as they were before. A SIGTERM has it given up.
+	Export = "export"
 )
+
+// Unknown is how the answer to an order begins that the engine does not know,
+// because it is older than who gives it.
+const Unknown = "unknown order"
 
 // Order is something for a sandbox that runs.
 type Order struct {

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -9,12 +10,46 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "report" {
-		report()
+	change()
+	if len(os.Args) > 1 {
+		switch os.Args[1] {
+		case "report":
+			report()
+		case "hole":
+			hole()
+		}
 	}
 	fmt.Println("ready")
 	for { // busy enough for the host to see whether it runs
 		time.Sleep(50 * time.Microsecond)
+	}
+}
+
+// change makes the writable layer what runtimetest.Bench says. When init is
+// started anew, the image's files are gone already.
+func change() {
+	_ = os.Remove("/gone")
+	_ = os.RemoveAll("/anew")
+	err := errors.Join(
+		os.Mkdir("/anew", 0o755),
+		os.WriteFile("/new", []byte(strings.Repeat("new\n", 1<<18)), 0o640),
+	)
+	if err != nil {
+		fmt.Println(err)
+	}
+}
+
+// hole makes a file of a terabyte with a word in its third megabyte.
+func hole() {
+	f, err := os.Create("/hole")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer f.Close()
+	_, err = f.WriteAt([]byte("word"), 2<<20+3)
+	if err = errors.Join(err, f.Truncate(1<<40)); err != nil {
+		fmt.Println(err)
 	}
 }
 
