@@ -9,6 +9,7 @@ package node
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"time"
 
@@ -63,6 +64,16 @@ type Node interface {
 	// Thaw lets a sandbox go on that Pause stopped. One that was not stopped
 	// is not an error.
 	Thaw(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID) error
+
+	// Export writes what a sandbox has written to its disk to to, as a tar stream:
+	// the layer over its template, as runtime.Process says of it. The sandbox
+	// stands still meanwhile, and goes on if it did before, whatever fails. What is
+	// in the stream is whatever code inside wants. to gets no more once Export has
+	// returned; a Write that hangs holds Export up, but not the sandbox once ctx
+	// is done. NotFound: that execution does not run here. Exhausted: there are
+	// more bytes than its disk could hold, because files have holes.
+	// Unimplemented: the sandbox goes on with an engine that is too old.
+	Export(ctx context.Context, id cove.SandboxID, execution cove.ExecutionID, to io.Writer) error
 
 	// DeleteSnapshot removes a snapshot; its disk is given back soon after. One
 	// that is not there is not an error.

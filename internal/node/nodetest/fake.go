@@ -24,6 +24,9 @@ type Fake struct {
 	// Deaf makes the daemons inside not answer.
 	Deaf bool
 
+	// Layer, if set, is asked for what Export writes. Nil: an empty layer.
+	Layer func(cove.SandboxID) []byte
+
 	// Words are what is said of a crash.
 	Words string
 	// Use, if set, is asked for the figures of a measurement.

@@ -47,6 +47,9 @@ func Run(t *testing.T, b Bench) {
 		"a subscription ends with its context": subscriptionEnds,
 		"what runs is measured":                runningIsMeasured,
 		"what a daemon says is told":           sayingIsTold,
+		"what was written can be exported":     exports,
+		"an export nobody reads does no harm":  exportToNobody,
+		"an export of nobody is not found":     exportOfNobody,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, b) })
 	}
