@@ -39,6 +39,7 @@ func (d *Daemon) routes() []route {
 		{http.MethodGet, paths.Files, byNothing, d.contents.Download}, // or a signature
 		{http.MethodPost, paths.Files, byNothing, d.contents.Upload},  // or a signature
 		{http.MethodPost, paths.Compose, byToken, d.contents.Compose},
+		{http.MethodPost, paths.Copy, byToken, d.copies.ServeHTTP},
 		{http.MethodPost, paths.Init, byControl, d.apply},
 		{http.MethodGet, paths.Connect, byControl, d.tunnels.ServeHTTP},
 		{http.MethodGet, paths.Journal, byControl, d.journal.ServeHTTP},

@@ -70,8 +70,9 @@ func New(passwd, group string) *Directory {
 	return &Directory{passwd: passwd, group: group}
 }
 
-// Lookup returns the user of that name; the error is an UnknownError if there
-// is none. Root exists even where no file says so.
+// Lookup returns the user of that name or, if it is a number and nobody's name,
+// of that identifier; the error is an UnknownError if there is none. Root exists
+// even where no file says so.
 func (d *Directory) Lookup(name string) (User, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -79,6 +80,9 @@ func (d *Directory) Lookup(name string) (User, error) {
 		return User{}, err
 	}
 	i := slices.IndexFunc(d.users, func(u User) bool { return u.Name == name })
+	if uid, ok := number(name); i < 0 && ok { // as in a Dockerfile's USER
+		i = slices.IndexFunc(d.users, func(u User) bool { return u.UID == uid })
+	}
 	if i < 0 {
 		if name == "root" {
 			return User{Name: "root", Home: "/root"}, nil

@@ -63,3 +63,45 @@ func TestLookupSeesChanges(t *testing.T) {
 		t.Errorf("names %s:%s", owner, grp)
 	}
 }
+
+func TestLookupByNumber(t *testing.T) {
+	passwd := filepath.Join(t.TempDir(), "passwd")
+	if err := os.WriteFile(passwd, []byte("a:x:1000:1000::/a:/bin/sh\n1000:x:5:5::/b:/bin/sh\nc:x:7:7::/c:/bin/sh\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	d := account.New(passwd, passwd+"-none")
+	for name, want := range map[string]string{"7": "c", "1000": "1000", "8": "", "-7": "", "99999999999": ""} {
+		if u, err := d.Lookup(name); u.Name != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %+v, %v", name, u, err)
+		}
+	}
+}
+
+func TestOwner(t *testing.T) {
+	passwd, group := filepath.Join(t.TempDir(), "passwd"), filepath.Join(t.TempDir(), "group")
+	d := account.New(passwd, group)
+	// Numbers, and root, need no databases.
+	for spec, want := range map[string][2]uint32{"root": {0, 0}, "root:root": {0, 0}, "5": {5, 5}, "5:6": {5, 6}, "root:7": {0, 7}, "2147483647": {2147483647, 2147483647}} {
+		if uid, gid, err := d.Owner(spec); err != nil || [2]uint32{uid, gid} != want {
+			t.Errorf("%s: %d:%d, %v", spec, uid, gid, err)
+		}
+	}
+	for path, content := range map[string]string{passwd: "new:x:7:8::/n:/bin/sh\n12:x:1:1::/:\n", group: "web:x:9:\n"} {
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for spec, want := range map[string][2]uint32{"new": {7, 8}, "new:web": {7, 9}, "new:1": {7, 1}, "3:web": {3, 9}, "12": {12, 12}} {
+		if uid, gid, err := d.Owner(spec); err != nil || [2]uint32{uid, gid} != want {
+			t.Errorf("%s: %d:%d, %v", spec, uid, gid, err)
+		}
+	}
+	for spec, want := range map[string]error{
+		"web": account.UnknownError("web"), "": account.UnknownError(""), "-1": account.UnknownError("-1"), "2147483648": account.UnknownError("2147483648"),
+		"new:": account.UnknownGroupError(""), "new:new": account.UnknownGroupError("new"), "new:web:x": account.UnknownGroupError("web:x"),
+	} {
+		if _, _, err := d.Owner(spec); err != want {
+			t.Errorf("%q: %v", spec, err)
+		}
+	}
+}

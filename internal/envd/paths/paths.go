@@ -31,6 +31,7 @@ const (
 	Envs    = "/envs"
 	Files   = "/files"
 	Compose = "/files/compose"
+	Copy    = "/copy"
 	Init    = "/init"
 	Connect = "/connect"
 	Journal = "/journal"
