@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/cove-sandbox/cove/internal/envd/account"
+	"github.com/cove-sandbox/cove/internal/envd/copying"
 	"github.com/cove-sandbox/cove/internal/envd/files"
 	"github.com/cove-sandbox/cove/internal/envd/filesystem"
 	"github.com/cove-sandbox/cove/internal/envd/guard"
@@ -70,6 +71,7 @@ type Daemon struct {
 	processes *process.Service
 	files     *filesystem.Service
 	contents  *files.Handler
+	copies    *copying.Handler
 	tunnels   *ports.Tunnels
 	journal   *journal.Journal
 	cpu       *cpuMeter
@@ -105,6 +107,7 @@ func New(cfg Config) (*Daemon, error) {
 		})
 	}
 	d.contents = files.New(files.Config{Users: users, Settings: d.settings, Log: cfg.Log})
+	d.copies = copying.New(copying.Config{Users: users, Log: cfg.Log})
 	return d, nil
 }
 

@@ -3,7 +3,8 @@
 // It is not the daemon and does not link it. What answers may be in hostile
 // hands, so nothing is believed: answers are read up to a limit and no further.
 // The orchestrator and the edge may import it. A Client starts goroutines only
-// within package http's transport, which Close ends.
+// within package http's transport, which Close ends, and for a command that
+// runs, with which they end.
 package envdclient
 
 import (
@@ -12,13 +13,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/envd/paths"
+	"github.com/cove-sandbox/cove/internal/gen/process/processconnect"
 )
 
 // maxAnswer bounds what is read of an answer, headers and body alike, in bytes.
@@ -36,6 +37,9 @@ type Config struct {
 	// Token returns the present access token; empty: the daemon is open. Nil
 	// means that it always is.
 	Token func() string
+	// Silence is how long a daemon may say nothing of a process that it runs,
+	// not even that it lives; 0: 2 minutes.
+	Silence time.Duration
 }
 
 // A Client talks to one daemon. It is safe for concurrent use.
@@ -43,12 +47,17 @@ type Client struct {
 	cfg  Config
 	http *http.Client
 	idle func() // closes idle connections
+
+	process processconnect.ProcessClient
 }
 
 // New returns a Client; it connects to nothing yet.
 func New(cfg Config) *Client {
 	if cfg.Token == nil {
 		cfg.Token = func() string { return "" }
+	}
+	if cfg.Silence == 0 {
+		cfg.Silence = 2 * time.Minute
 	}
 	transport := &http.Transport{
 		DialContext:            func(ctx context.Context, _, _ string) (net.Conn, error) { return cfg.Dial(ctx) },
@@ -57,15 +66,12 @@ func New(cfg Config) *Client {
 		IdleConnTimeout:        5 * time.Second,
 		MaxResponseHeaderBytes: maxAnswer,
 	}
-	return &Client{
-		cfg: cfg,
-		http: &http.Client{
-			Transport: transport,
-			// A sandbox must not send its host anywhere.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-		idle: transport.CloseIdleConnections,
+	client := &http.Client{
+		Transport: transport,
+		// A sandbox must not send its host anywhere.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	return &Client{cfg: cfg, http: client, idle: transport.CloseIdleConnections, process: newProcessClient(client)}
 }
 
 // Close closes the connections that are not in use.
@@ -142,23 +148,15 @@ func (c *Client) call(ctx context.Context, op, method, path string, body []byte,
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
+	status, answer, err := c.exchange(req)
 	if err != nil {
 		return nil, cove.E(cove.Unavailable, op, err, "the sandbox does not answer")
 	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err == nil && len(answer) > maxAnswer {
-		err = errors.New("the answer is too long")
-	}
-	if err != nil {
-		return nil, cove.E(cove.Unavailable, op, err, "the sandbox's answer could not be read")
-	}
-	switch resp.StatusCode {
+	switch status {
 	case want:
 		return answer, nil
 	case http.StatusUnauthorized:
 		return nil, cove.E(cove.Unauthorized, op, nil, "the sandbox refused the token")
 	}
-	return nil, cove.E(cove.Unavailable, op, fmt.Errorf("status %d", resp.StatusCode), "the sandbox refused the request")
+	return nil, cove.E(cove.Unavailable, op, fmt.Errorf("status %d", status), "the sandbox refused the request")
 }

@@ -17,6 +17,12 @@ import (
 // with what it was told to, for as long as anybody listens.
 func hostile(t *testing.T, head, repeat string) *envdclient.Client {
 	t.Helper()
+	return hostileFor(t, head, repeat, 0)
+}
+
+// hostileFor is hostile with a limit to silence.
+func hostileFor(t *testing.T, head, repeat string, silence time.Duration) *envdclient.Client {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -41,7 +47,7 @@ func hostile(t *testing.T, head, repeat string) *envdclient.Client {
 			conn.Close()
 		}
 	}()
-	c := envdclient.New(envdclient.Config{Dial: func(ctx context.Context) (net.Conn, error) {
+	c := envdclient.New(envdclient.Config{Silence: silence, Dial: func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "tcp", ln.Addr().String())
 	}})
 	t.Cleanup(func() {
