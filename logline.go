@@ -2,7 +2,7 @@ package cove
 
 import "time"
 
-// LogLevel is how grave a line of a sandbox's log is.
+// LogLevel is how grave a line of a log is.
 type LogLevel uint8
 
 // The levels. Their values are stored; the order counts.

@@ -49,5 +49,5 @@ type SnapshotPage struct {
 // Usage is what a team takes of the installation.
 type Usage struct {
 	Sandboxes     int   // that run or are on their way to it
-	SnapshotBytes int64 // of paused sandboxes and of the snapshots it keeps
+	SnapshotBytes int64 // of paused sandboxes and of its builds, those made from sandboxes or not
 }

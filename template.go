@@ -9,21 +9,6 @@ import (
 // TemplateID names a template: lower-case letters and digits.
 type TemplateID string
 
-// BuildID names one attempt to build a template. It is a UUID, because official
-// clients parse it as one.
-type BuildID string
-
-// BuildStatus is where a build is.
-type BuildStatus string
-
-// The statuses of a build.
-const (
-	BuildWaiting BuildStatus = "waiting"
-	BuildRunning BuildStatus = "building"
-	BuildReady   BuildStatus = "ready"
-	BuildError   BuildStatus = "error"
-)
-
 // BaseTemplate is the alias of the template every installation has.
 const BaseTemplate = "base"
 
@@ -46,24 +31,35 @@ type Template struct {
 	CreatedAt time.Time
 }
 
-// Build is the record of one build of a template.
-type Build struct {
-	ID        BuildID
-	Template  TemplateID
-	Status    BuildStatus
-	Reason    string // why the status is BuildError, in words for the caller
-	Resources Resources
-	Envd      string // version of the daemon it was built with
-	User      string
-	Workdir   string
-	CreatedAt time.Time
-	EndedAt   time.Time // zero while it runs
+// TemplateInfo is a template with what has become of it.
+type TemplateInfo struct {
+	Template
+	Build     Build     // the newest that is ready, else the newest; zero: it has none
+	Builds    int       // how many there were, with those that are not kept any more
+	Spawned   int       // how many sandboxes were made from it, with those that have ended
+	SpawnedAt time.Time // when the last one was; zero: never
+	UpdatedAt time.Time // when its last build was requested or ended; without one, when it was made
+}
 
-	// Of one that was made from a sandbox:
-	Snapshot      SnapshotID // what sandboxes of it go on from; empty: they start afresh
-	FilesOnly     bool       // Snapshot has no memory
-	SnapshotBytes int64      // of Snapshot on disk
-	Origin        SandboxID
+// TemplatePos is a position in a list of templates, newest first. Its zero value
+// is the beginning.
+type TemplatePos struct {
+	CreatedAt time.Time
+	ID        TemplateID
+}
+
+// BuildPos is a position in a list of builds, newest first. Its zero value is the
+// beginning.
+type BuildPos struct {
+	CreatedAt time.Time
+	ID        BuildID
+}
+
+// TemplateTag is a name of one of a template's builds.
+type TemplateTag struct {
+	Tag       string
+	Build     BuildID
+	CreatedAt time.Time // when the tag was given to that build
 }
 
 // Named reports whether the template has a name beside its identifier.
@@ -75,7 +71,23 @@ const DefaultTag = "default"
 var (
 	aliasPattern = regexp.MustCompile(`^[a-z0-9_-]{1,128}$`)
 	tagPattern   = regexp.MustCompile(`^[a-z0-9_.-]{1,128}$`)
+	uuidPattern  = regexp.MustCompile(`^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$`)
 )
+
+// ParseTag parses a tag that is to be given to a build. Upper case is folded.
+// The error is Invalid and says what is wrong.
+func ParseTag(s string) (string, error) {
+	const op = "cove.ParseTag"
+	tag := strings.ToLower(strings.TrimSpace(s))
+	if !tagPattern.MatchString(tag) {
+		return "", E(Invalid, op, nil, "invalid tag %q: it may have only letters, digits, '-', '_' and '.', and at most 128 of them", s)
+	}
+	// After a colon it would be taken for the build of that identifier.
+	if BuildID(tag).Valid() {
+		return "", E(Invalid, op, nil, "invalid tag %q: it must not look like the identifier of a build", s)
+	}
+	return tag, nil
+}
 
 // TemplateRef is how a caller names a template: [namespace/]alias[:tag].
 type TemplateRef struct {

@@ -21,6 +21,7 @@ import (
 type Store interface {
 	Teams
 	Templates
+	Builds
 	Snapshots
 	Requests
 	Sandboxes
@@ -50,7 +51,7 @@ type Teams interface {
 	KeyByHash(ctx context.Context, hash string) (cove.Key, error)
 }
 
-// Templates are templates and their builds.
+// Templates are templates.
 type Templates interface {
 	// CreateTemplate adds a template. Conflict: the identifier, or the alias
 	// within the team, is taken.
@@ -59,43 +60,121 @@ type Templates interface {
 	// the team may use: its own first, then the installation's, then a public
 	// one by its identifier. NotFound: there is none.
 	TemplateByName(ctx context.Context, team cove.TeamID, name string) (cove.Template, error)
-	// CreateBuild adds a build. NotFound: there is no such template.
+	// PublicTemplate returns the public template of an alias whose team's Slug is
+	// the namespace; of two, the older team's. NotFound: there is none.
+	PublicTemplate(ctx context.Context, namespace, alias string) (cove.Template, error)
+	// ListTemplates returns the templates of a team that are made by builds,
+	// newest first. after is the last one of the page before; its zero value is
+	// the beginning.
+	ListTemplates(ctx context.Context, team cove.TeamID, after cove.TemplatePos, limit int) ([]cove.TemplateInfo, error)
+	// TemplateInfo returns a template with what has become of it. NotFound: there
+	// is none of that identifier.
+	TemplateInfo(ctx context.Context, template cove.TemplateID) (cove.TemplateInfo, error)
+	// SetPublic says whether other teams may use a team's template. NotFound: the
+	// team has none of that identifier.
+	SetPublic(ctx context.Context, team cove.TeamID, template cove.TemplateID, public bool) error
+	// DeleteTemplate removes a team's template with its builds, tags and logs.
+	// NotFound: the team has none of that identifier that is made by builds; for
+	// others there is DropSnapshot. Conflict: a sandbox that was made from it,
+	// whoever owns that, is on record.
+	DeleteTemplate(ctx context.Context, team cove.TeamID, template cove.TemplateID) error
+
+	// AssignTags names a template's build by tags from a time on, also by tags
+	// that named another one; but one that was given to a build later than that
+	// stays with it. A build that was made from a sandbox goes with its last tag.
+	// NotFound: the template has no such build. Conflict: it is not ready.
+	AssignTags(ctx context.Context, template cove.TemplateID, build cove.BuildID, tags []string, at time.Time) error
+	// RemoveTags takes tags from a template. A build that was made from a sandbox
+	// goes with its last tag, and its template with the last build. NotFound: the
+	// template does not have one of the tags; then none is taken.
+	RemoveTags(ctx context.Context, template cove.TemplateID, tags []string) error
+	// Tags returns a template's tags, those that were given last first.
+	Tags(ctx context.Context, template cove.TemplateID) ([]cove.TemplateTag, error)
+	// TaggedBuild returns the build that a template's tag names. NotFound: it
+	// has no such tag.
+	TaggedBuild(ctx context.Context, template cove.TemplateID, tag string) (cove.Build, error)
+}
+
+// Builds are builds of templates.
+type Builds interface {
+	// RequestBuild adds a build that waits to be begun, and its template if the
+	// team has none of that alias. It returns the template that the build is of.
+	// Conflict: the alias is that of a template which is made from sandboxes.
+	RequestBuild(ctx context.Context, template cove.Template, build cove.Build) (cove.Template, error)
+	// CreateBuild adds a build. If it is ready, its tags name it from EndedAt on.
+	// NotFound: there is no such template.
 	CreateBuild(ctx context.Context, build cove.Build) error
-	// UpdateBuild replaces a build that has not ended. NotFound: there is none
-	// of that identifier. Conflict: it has ended.
+	// BeginBuild moves a build that waits on to BuildRunning. NotFound: there is
+	// none of that identifier. Conflict: it does not wait.
+	BeginBuild(ctx context.Context, build cove.BuildID) error
+	// UpdateBuild replaces a build that has not ended, but for its template, its
+	// tags and CreatedAt. Once it is ready its tags name it, from EndedAt on; see
+	// AssignTags. NotFound: there is none of that identifier. Conflict: it has
+	// ended.
 	UpdateBuild(ctx context.Context, build cove.Build) error
 	// Build returns a build. NotFound: there is none of that identifier.
 	Build(ctx context.Context, id cove.BuildID) (cove.Build, error)
 	// LatestBuild returns a template's newest build with one of the statuses.
 	// NotFound: there is none.
 	LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error)
-	// CurrentBuilds returns, of each template that has one, the newest build
-	// that is ready and needs no snapshot, and all that are not finished.
+	// ListBuilds returns a template's builds, newest first. after is the last one
+	// of the page before; its zero value is the beginning.
+	ListBuilds(ctx context.Context, template cove.TemplateID, after cove.BuildPos, limit int) ([]cove.Build, error)
+	// BuildByKey returns a team's newest build that is ready and has the key.
+	// NotFound: there is none, or the key is empty.
+	BuildByKey(ctx context.Context, team cove.TeamID, key string) (cove.Build, error)
+	// CurrentBuilds returns the builds whose root file systems must stay even if
+	// no snapshot lies on them: those that are not finished; of those that are
+	// ready and have no snapshot, the ones that a tag names and the newest of each
+	// template; and the Root of each of these.
 	CurrentBuilds(ctx context.Context) ([]cove.BuildID, error)
 	// UnfinishedBuilds returns the builds that wait or run, oldest first.
 	UnfinishedBuilds(ctx context.Context) ([]cove.Build, error)
+	// PruneBuilds removes, with their logs, the builds that ended before a time and
+	// that no tag names. Those stay that are the newest of their template, ready
+	// or at all, or that a sandbox on record was made from, and so do all of the
+	// installation's own templates and all that were made from sandboxes.
+	PruneBuilds(ctx context.Context, before time.Time) error
+
+	// AddBuildLines adds lines to a build's log as long as that has fewer than
+	// keep. NotFound: there is no such build.
+	AddBuildLines(ctx context.Context, build cove.BuildID, lines []cove.BuildLine, keep int) error
+	// BuildLines returns lines of a build's log, in the order in which they were
+	// added; none if there is no such build.
+	BuildLines(ctx context.Context, build cove.BuildID, filter cove.BuildLineFilter) ([]cove.BuildLine, error)
+
+	// Layer returns a team's layer. NotFound: it has none of that key.
+	Layer(ctx context.Context, team cove.TeamID, key string) (cove.Layer, error)
+	// KeepLayer adds a layer, or puts it in the place of its team's of that key.
+	KeepLayer(ctx context.Context, layer cove.Layer) error
+	// UseLayer notes that a layer was used at a time. That there is none is not
+	// an error.
+	UseLayer(ctx context.Context, team cove.TeamID, key string, at time.Time) error
+	// PruneLayers removes the layers that were last used before a time, and the
+	// least recently used until the others, of all teams, take no more than so
+	// many bytes. A snapshot that several layers have is counted once.
+	PruneLayers(ctx context.Context, since time.Time, bytes int64) error
 }
 
 // Snapshots are the snapshots that teams keep, as builds of templates.
 type Snapshots interface {
 	// KeepSnapshot adds a build that was made from a sandbox, gives it the tag,
 	// which it takes from the build that had it, and makes the template if the
-	// team has none of that alias. It returns what is kept now, and the builds
-	// that no tag names any more. Conflict: the alias is that of a template which
-	// is not made from sandboxes.
+	// team has none of that alias. Builds of the template that no tag names any
+	// more are removed. It returns what is kept now, and those of the removed
+	// builds whose snapshot nothing else needs. Conflict: the alias is that of a
+	// template which is not made from sandboxes.
 	KeepSnapshot(ctx context.Context, s cove.NamedSnapshot) (kept cove.NamedSnapshot, superseded []cove.Build, err error)
-	// TaggedBuild returns the build that a template's tag names. NotFound: it
-	// has no such tag.
-	TaggedBuild(ctx context.Context, template cove.TemplateID, tag string) (cove.Build, error)
 	// ListSnapshots returns a page of what a team keeps, newest first.
 	ListSnapshots(ctx context.Context, team cove.TeamID, filter cove.SnapshotFilter) (cove.SnapshotPage, error)
 	// DropSnapshot takes a tag from a team's template, or all of them if tag is
-	// empty, and removes the template if it has none left. It returns the
-	// builds that no tag names any more. NotFound: there is nothing to remove.
+	// empty, and removes the template if it has none left. It removes and returns
+	// builds as KeepSnapshot does. NotFound: there is nothing to remove.
 	DropSnapshot(ctx context.Context, team cove.TeamID, template cove.TemplateID, tag string) ([]cove.Build, error)
-	// KeptSnapshots returns the snapshots that builds need.
+	// KeptSnapshots returns the snapshots that builds and layers need.
 	KeptSnapshots(ctx context.Context) ([]cove.SnapshotID, error)
-	// Usage returns what a team takes of the installation.
+	// Usage returns what a team takes of the installation. A snapshot that several
+	// builds have is counted once.
 	Usage(ctx context.Context, team cove.TeamID) (cove.Usage, error)
 }
 
@@ -117,7 +196,8 @@ type Requests interface {
 
 // Sandboxes are the sandboxes that have not ended.
 type Sandboxes interface {
-	// CreateSandbox adds a sandbox. Conflict: the identifier is taken.
+	// CreateSandbox adds a sandbox, and counts it with its template. Conflict: the
+	// identifier is taken.
 	CreateSandbox(ctx context.Context, sandbox cove.Sandbox) error
 	// Sandbox returns a team's sandbox. NotFound: it has none of that
 	// identifier, whoever else has.

@@ -64,13 +64,20 @@ func (s *Store) CreateSandbox(ctx context.Context, sb cove.Sandbox) error {
 	if err != nil {
 		return convert(op, err)
 	}
-	_, err = s.write.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(29)+`)`,
-		sb.ID, sb.Execution, sb.Team, sb.Template, sb.Alias, sb.Build, sb.Node, sb.State,
-		sb.Resources.CPUs, sb.Resources.MemoryMB, sb.Resources.DiskMB, micros(sb.StartedAt), micros(sb.EndAt),
-		metadata, env, sb.Secure, sb.Internet, sb.Envd,
-		cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot,
-		sb.Lifecycle.FilesOnly, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes, sb.User, sb.Workdir, sb.Lifecycle.IdleAfter.Microseconds())
-	return convert(op, err)
+	return s.tx(ctx, op, func(tx *sql.Tx) error {
+		_, err := tx.ExecContext(ctx, `INSERT INTO sandboxes (`+sandboxColumns+`) VALUES (`+marks(29)+`)`,
+			sb.ID, sb.Execution, sb.Team, sb.Template, sb.Alias, sb.Build, sb.Node, sb.State,
+			sb.Resources.CPUs, sb.Resources.MemoryMB, sb.Resources.DiskMB, micros(sb.StartedAt), micros(sb.EndAt),
+			metadata, env, sb.Secure, sb.Internet, sb.Envd,
+			cmp.Or(sb.Lifecycle.OnTimeout, cove.KillOnTimeout), sb.Lifecycle.AutoResume, sb.Lifecycle.Timeout.Microseconds(), sb.Snapshot,
+			sb.Lifecycle.FilesOnly, sb.FilesOnly, sb.Unresponsive, sb.SnapshotBytes, sb.User, sb.Workdir, sb.Lifecycle.IdleAfter.Microseconds())
+		if err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, `UPDATE templates SET spawn_count = spawn_count + 1, last_spawned_at = max(last_spawned_at, ?) WHERE id = ?`,
+			micros(sb.StartedAt), sb.Template)
+		return err
+	})
 }
 
 // Sandbox implements store.Sandboxes.

@@ -1,10 +1,8 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
-	"errors"
 	"strings"
 
 	cove "github.com/cove-sandbox/cove"
@@ -16,19 +14,14 @@ func (s *Store) KeepSnapshot(ctx context.Context, n cove.NamedSnapshot) (cove.Na
 	var superseded []cove.Build
 	n.TaggedAt = fromMicros(micros(n.TaggedAt))
 	err := s.tx(ctx, op, func(tx *sql.Tx) error {
-		found, err := scanTemplate(tx.QueryRowContext(ctx, `SELECT `+templateColumns+` FROM templates WHERE team_id = ? AND alias = ?`,
-			n.Template.Team, n.Template.Alias))
-		switch {
-		case errors.Is(err, sql.ErrNoRows):
-			err = insertTemplate(ctx, tx, n.Template)
-		case err == nil && found.Source != cove.FromSandbox:
-			return cove.E(cove.Conflict, op, nil, "Alias '%s' is already used by a template that is not a snapshot", n.Template.Alias)
-		default:
-			n.Template = found
-		}
+		found, err := templateOf(ctx, tx, n.Template)
 		if err != nil {
 			return err
 		}
+		if found.Source != cove.FromSandbox {
+			return cove.E(cove.Conflict, op, nil, "Alias '%s' is already used by a template that is not a snapshot", n.Template.Alias)
+		}
+		n.Template = found
 		n.Build.Template = n.Template.ID
 		if err := insertBuild(ctx, tx, n.Build); err != nil {
 			return err
@@ -42,28 +35,6 @@ func (s *Store) KeepSnapshot(ctx context.Context, n cove.NamedSnapshot) (cove.Na
 		return err
 	})
 	return n, superseded, err
-}
-
-// dropUntagged removes and returns the builds of a template that no tag names.
-func dropUntagged(ctx context.Context, tx *sql.Tx, op string, template cove.TemplateID) ([]cove.Build, error) {
-	const untagged = ` FROM builds WHERE template_id = ? AND id NOT IN (SELECT build_id FROM tags)`
-	rows, err := tx.QueryContext(ctx, `SELECT `+buildColumns+untagged, template)
-	if err != nil {
-		return nil, err
-	}
-	builds, err := collect(op, rows, scanBuild)
-	if err != nil {
-		return nil, err
-	}
-	_, err = tx.ExecContext(ctx, `DELETE`+untagged, template)
-	return builds, err
-}
-
-// TaggedBuild implements store.Snapshots.
-func (s *Store) TaggedBuild(ctx context.Context, template cove.TemplateID, tag string) (cove.Build, error) {
-	b, err := scanBuild(s.read.QueryRowContext(ctx, `SELECT `+buildColumns+` FROM builds
-		WHERE id = (SELECT build_id FROM tags WHERE template_id = ? AND tag = ?)`, template, tag))
-	return b, convert("sqlite.TaggedBuild", err)
 }
 
 // ListSnapshots implements store.Snapshots.
@@ -127,18 +98,12 @@ func (s *Store) DropSnapshot(ctx context.Context, team cove.TeamID, template cov
 	const op = "sqlite.DropSnapshot"
 	var dropped []cove.Build
 	err := s.tx(ctx, op, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, `DELETE FROM tags WHERE (tag = ?1 OR ?1 = '')
-			AND template_id = (SELECT id FROM templates WHERE id = ?2 AND team_id = ?3 AND source = ?4)`, tag, template, team, cove.FromSandbox)
+		err := someRow(tx.ExecContext(ctx, `DELETE FROM tags WHERE (tag = ?1 OR ?1 = '')
+			AND template_id = (SELECT id FROM templates WHERE id = ?2 AND team_id = ?3 AND source = ?4)`, tag, template, team, cove.FromSandbox))
 		if err != nil {
 			return err
 		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return cmp.Or(err, sql.ErrNoRows)
-		}
-		if dropped, err = dropUntagged(ctx, tx, op, template); err != nil {
-			return err
-		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM templates WHERE id = ? AND id NOT IN (SELECT template_id FROM tags)`, template)
+		dropped, err = dropUntagged(ctx, tx, op, template)
 		return err
 	})
 	return dropped, err
@@ -147,7 +112,8 @@ func (s *Store) DropSnapshot(ctx context.Context, team cove.TeamID, template cov
 // KeptSnapshots implements store.Snapshots.
 func (s *Store) KeptSnapshots(ctx context.Context) ([]cove.SnapshotID, error) {
 	const op = "sqlite.KeptSnapshots"
-	rows, err := s.read.QueryContext(ctx, `SELECT DISTINCT snapshot_id FROM builds WHERE snapshot_id <> '' ORDER BY snapshot_id`)
+	rows, err := s.read.QueryContext(ctx, `SELECT snapshot_id FROM builds WHERE snapshot_id <> ''
+		UNION SELECT snapshot_id FROM layers ORDER BY snapshot_id`)
 	if err != nil {
 		return nil, convert(op, err)
 	}
@@ -163,7 +129,8 @@ func (s *Store) Usage(ctx context.Context, team cove.TeamID) (cove.Usage, error)
 	err := s.read.QueryRowContext(ctx, `SELECT
 		(SELECT count(*) FROM sandboxes WHERE team_id = ?1 AND state IN (?2, ?3, ?4, ?5)),
 		(SELECT coalesce(sum(snapshot_bytes), 0) FROM sandboxes WHERE team_id = ?1) +
-		(SELECT coalesce(sum(b.snapshot_bytes), 0) FROM builds AS b JOIN templates AS t ON t.id = b.template_id WHERE t.team_id = ?1)`,
+		(SELECT coalesce(sum(bytes), 0) FROM (SELECT max(b.snapshot_bytes) AS bytes
+			FROM builds AS b JOIN templates AS t ON t.id = b.template_id WHERE t.team_id = ?1 GROUP BY b.snapshot_id))`,
 		team, cove.Starting, cove.Running, cove.Pausing, cove.Resuming).Scan(&u.Sandboxes, &u.SnapshotBytes)
 	return u, convert("sqlite.Usage", err)
 }

@@ -138,3 +138,17 @@ func (s *Store) tx(ctx context.Context, op string, do func(*sql.Tx) error) error
 	}
 	return convert(op, tx.Commit())
 }
+
+// view runs do in a transaction that only reads.
+func (s *Store) view(ctx context.Context, op string, do func(*sql.Tx) error) error {
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return convert(op, err)
+	}
+	err = do(tx)
+	_ = tx.Rollback() // it changed nothing
+	if _, ok := errors.AsType[*cove.Error](err); ok {
+		return err
+	}
+	return convert(op, err)
+}

@@ -26,20 +26,26 @@ func scanTemplate(row scanner) (cove.Template, error) {
 	return t, err
 }
 
-// execer is the database or a transaction.
-type execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
-}
+const insertTemplate = `INSERT INTO templates (` + templateColumns + `, updated_at) VALUES (?, ?, ?, ?, ?, ?6, ?6)`
 
-func insertTemplate(ctx context.Context, db execer, t cove.Template) error {
-	_, err := db.ExecContext(ctx, `INSERT INTO templates (`+templateColumns+`) VALUES (`+marks(6)+`)`,
-		t.ID, t.Team, t.Alias, cmp.Or(t.Source, cove.FromRecipe), t.Public, micros(t.CreatedAt))
-	return err
+// templateValues are what insertTemplate inserts.
+func templateValues(t cove.Template) []any {
+	return []any{t.ID, t.Team, t.Alias, cmp.Or(t.Source, cove.FromRecipe), t.Public, micros(t.CreatedAt)}
 }
 
 // CreateTemplate implements store.Templates.
 func (s *Store) CreateTemplate(ctx context.Context, t cove.Template) error {
-	return convert("sqlite.CreateTemplate", insertTemplate(ctx, s.write, t))
+	_, err := s.write.ExecContext(ctx, insertTemplate, templateValues(t)...)
+	return convert("sqlite.CreateTemplate", err)
+}
+
+// templateOf returns the template that has the team and the alias of t: t itself
+// if there was none.
+func templateOf(ctx context.Context, tx *sql.Tx, t cove.Template) (cove.Template, error) {
+	if _, err := tx.ExecContext(ctx, insertTemplate+` ON CONFLICT (team_id, alias) DO NOTHING`, templateValues(t)...); err != nil {
+		return cove.Template{}, err
+	}
+	return scanTemplate(tx.QueryRowContext(ctx, `SELECT `+templateColumns+` FROM templates WHERE team_id = ? AND alias = ?`, t.Team, t.Alias))
 }
 
 // TemplateByName implements store.Templates.
@@ -51,100 +57,125 @@ func (s *Store) TemplateByName(ctx context.Context, team cove.TeamID, name strin
 	return t, convert("sqlite.TemplateByName", err)
 }
 
-const buildColumns = `id, template_id, status, reason, cpus, memory_mb, disk_mb, envd, user, workdir, created_at, ended_at,
-	snapshot_id, files_only, snapshot_bytes, origin_id`
-
-// buildFields returns where a build's columns are read into, and what must be
-// called then.
-func buildFields(b *cove.Build) (into []any, set func()) {
-	var created, ended int64
-	return []any{
-		&b.ID, &b.Template, &b.Status, &b.Reason, &b.Resources.CPUs, &b.Resources.MemoryMB, &b.Resources.DiskMB,
-		&b.Envd, &b.User, &b.Workdir, &created, &ended, &b.Snapshot, &b.FilesOnly, &b.SnapshotBytes, &b.Origin,
-	}, func() { b.CreatedAt, b.EndedAt = fromMicros(created), fromMicros(ended) }
+// PublicTemplate implements store.Templates.
+func (s *Store) PublicTemplate(ctx context.Context, namespace, alias string) (cove.Template, error) {
+	const op = "sqlite.PublicTemplate"
+	// CROSS, so that teams come first: they are few, and the index finds a
+	// template by its team and alias.
+	rows, err := s.read.QueryContext(ctx, `SELECT o.name, `+prefixed("t.", templateColumns)+` FROM teams AS o
+		CROSS JOIN templates AS t ON t.team_id = o.id AND t.alias = ? WHERE t.public ORDER BY o.created_at, o.id`, alias)
+	if err != nil {
+		return cove.Template{}, convert(op, err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var owner cove.Team
+		var t cove.Template
+		into, set := templateFields(&t)
+		if err := rows.Scan(append([]any{&owner.Name}, into...)...); err != nil {
+			return cove.Template{}, convert(op, err)
+		}
+		if owner.Slug() == namespace { // compared here: only the root package knows what a slug is
+			set()
+			return t, nil
+		}
+	}
+	return cove.Template{}, convert(op, cmp.Or(rows.Err(), sql.ErrNoRows))
 }
 
-func scanBuild(row scanner) (cove.Build, error) {
-	var b cove.Build
-	into, set := buildFields(&b)
-	err := row.Scan(into...)
-	set()
-	return b, err
+// ListTemplates implements store.Templates.
+func (s *Store) ListTemplates(ctx context.Context, team cove.TeamID, after cove.TemplatePos, limit int) ([]cove.TemplateInfo, error) {
+	where, args := `team_id = ? AND source = ?`, []any{team, cove.FromRecipe}
+	if after != (cove.TemplatePos{}) {
+		where += ` AND (created_at, id) < (?, ?)`
+		args = append(args, micros(after.CreatedAt), after.ID)
+	}
+	return s.infos(ctx, "sqlite.ListTemplates", where+` ORDER BY created_at DESC, id DESC LIMIT ?`, append(args, limit)...)
 }
 
-func insertBuild(ctx context.Context, db execer, b cove.Build) error {
-	_, err := db.ExecContext(ctx, `INSERT INTO builds (`+buildColumns+`) VALUES (`+marks(16)+`)`,
-		b.ID, b.Template, b.Status, b.Reason, b.Resources.CPUs, b.Resources.MemoryMB, b.Resources.DiskMB,
-		b.Envd, b.User, b.Workdir, micros(b.CreatedAt), micros(b.EndedAt), b.Snapshot, b.FilesOnly, b.SnapshotBytes, b.Origin)
-	return err
+// TemplateInfo implements store.Templates.
+func (s *Store) TemplateInfo(ctx context.Context, template cove.TemplateID) (cove.TemplateInfo, error) {
+	const op = "sqlite.TemplateInfo"
+	infos, err := s.infos(ctx, op, `id = ?`, template)
+	if err == nil && len(infos) == 0 {
+		err = convert(op, sql.ErrNoRows)
+	}
+	if err != nil {
+		return cove.TemplateInfo{}, err
+	}
+	return infos[0], nil
 }
 
-// CreateBuild implements store.Templates.
-func (s *Store) CreateBuild(ctx context.Context, b cove.Build) error {
-	return convert("sqlite.CreateBuild", insertBuild(ctx, s.write, b))
-}
-
-// UpdateBuild implements store.Templates.
-func (s *Store) UpdateBuild(ctx context.Context, b cove.Build) error {
-	const op = "sqlite.UpdateBuild"
-	return s.tx(ctx, op, func(tx *sql.Tx) error {
-		var status cove.BuildStatus
-		if err := tx.QueryRowContext(ctx, `SELECT status FROM builds WHERE id = ?`, b.ID).Scan(&status); err != nil {
+// infos returns the templates that a condition selects, each with its build.
+func (s *Store) infos(ctx context.Context, op, where string, args ...any) ([]cove.TemplateInfo, error) {
+	var infos []cove.TemplateInfo
+	err := s.view(ctx, op, func(tx *sql.Tx) error {
+		rows, err := tx.QueryContext(ctx, `SELECT `+templateColumns+`, build_count, spawn_count, last_spawned_at, updated_at
+			FROM templates WHERE `+where, args...)
+		if err != nil {
 			return err
 		}
-		if status == cove.BuildReady || status == cove.BuildError {
-			return cove.E(cove.Conflict, op, nil, "the build has ended")
+		if infos, err = collect(op, rows, scanInfo); err != nil {
+			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE builds SET status = ?, reason = ?, cpus = ?, memory_mb = ?, disk_mb = ?,
-			envd = ?, user = ?, workdir = ?, ended_at = ? WHERE id = ?`,
-			b.Status, b.Reason, b.Resources.CPUs, b.Resources.MemoryMB, b.Resources.DiskMB,
-			b.Envd, b.User, b.Workdir, micros(b.EndedAt), b.ID)
+		rows, err = tx.QueryContext(ctx, `SELECT `+buildColumns+` FROM builds WHERE id IN (
+			SELECT (SELECT b.id FROM builds AS b WHERE b.template_id = t.id
+				ORDER BY b.status = '`+string(cove.BuildReady)+`' DESC, b.created_at DESC, b.id DESC LIMIT 1)
+			FROM templates AS t WHERE `+where+`)`, args...)
+		if err != nil {
+			return err
+		}
+		builds, err := collect(op, rows, scanBuild)
+		of := map[cove.TemplateID]cove.Build{}
+		for _, b := range builds {
+			of[b.Template] = b
+		}
+		for i := range infos {
+			infos[i].Build = of[infos[i].ID]
+		}
 		return err
 	})
+	return infos, err
 }
 
-// Build implements store.Templates.
-func (s *Store) Build(ctx context.Context, id cove.BuildID) (cove.Build, error) {
-	b, err := scanBuild(s.read.QueryRowContext(ctx, `SELECT `+buildColumns+` FROM builds WHERE id = ?`, id))
-	return b, convert("sqlite.Build", err)
+func scanInfo(row scanner) (cove.TemplateInfo, error) {
+	var t cove.TemplateInfo
+	var spawned, updated int64
+	into, set := templateFields(&t.Template)
+	err := row.Scan(append(into, &t.Builds, &t.Spawned, &spawned, &updated)...)
+	set()
+	t.SpawnedAt, t.UpdatedAt = fromMicros(spawned), fromMicros(updated)
+	return t, err
 }
 
-// LatestBuild implements store.Templates.
-func (s *Store) LatestBuild(ctx context.Context, template cove.TemplateID, statuses ...cove.BuildStatus) (cove.Build, error) {
-	args := []any{template}
-	for _, status := range statuses {
-		args = append(args, status)
-	}
-	b, err := scanBuild(s.read.QueryRowContext(ctx, `SELECT `+buildColumns+` FROM builds WHERE template_id = ? AND status IN (`+
-		marks(len(statuses))+`) ORDER BY created_at DESC, id DESC LIMIT 1`, args...))
-	return b, convert("sqlite.LatestBuild", err)
+// SetPublic implements store.Templates.
+func (s *Store) SetPublic(ctx context.Context, team cove.TeamID, template cove.TemplateID, public bool) error {
+	return convert("sqlite.SetPublic", someRow(s.write.ExecContext(ctx,
+		`UPDATE templates SET public = ? WHERE id = ? AND team_id = ?`, public, template, team)))
 }
 
-// CurrentBuilds implements store.Templates.
-func (s *Store) CurrentBuilds(ctx context.Context) ([]cove.BuildID, error) {
-	const op = "sqlite.CurrentBuilds"
-	rows, err := s.read.QueryContext(ctx, `SELECT id FROM builds AS b WHERE status IN (?2, ?3)
-		OR (status = ?1 AND snapshot_id = '' AND NOT EXISTS (SELECT 1 FROM builds AS n WHERE n.template_id = b.template_id
-			AND n.status = ?1 AND n.snapshot_id = '' AND (n.created_at, n.id) > (b.created_at, b.id))) ORDER BY created_at, id`,
-		cove.BuildReady, cove.BuildWaiting, cove.BuildRunning)
-	if err != nil {
-		return nil, convert(op, err)
-	}
-	return collect(op, rows, func(row scanner) (id cove.BuildID, err error) {
-		err = row.Scan(&id)
-		return id, err
+// DeleteTemplate implements store.Templates.
+func (s *Store) DeleteTemplate(ctx context.Context, team cove.TeamID, template cove.TemplateID) error {
+	const op = "sqlite.DeleteTemplate"
+	return s.tx(ctx, op, func(tx *sql.Tx) error {
+		var used bool
+		err := tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sandboxes WHERE template_id = t.id)
+			FROM templates AS t WHERE id = ? AND team_id = ? AND source = ?`, template, team, cove.FromRecipe).Scan(&used)
+		if err != nil {
+			return err
+		}
+		if used {
+			return cove.E(cove.Conflict, op, nil, "there are sandboxes that were made from the template: end them first")
+		}
+		for _, statement := range []string{ // logs go with their builds
+			`DELETE FROM tags WHERE template_id = ?`, `DELETE FROM builds WHERE template_id = ?`, `DELETE FROM templates WHERE id = ?`,
+		} {
+			if _, err := tx.ExecContext(ctx, statement, template); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-}
-
-// UnfinishedBuilds implements store.Templates.
-func (s *Store) UnfinishedBuilds(ctx context.Context) ([]cove.Build, error) {
-	const op = "sqlite.UnfinishedBuilds"
-	rows, err := s.read.QueryContext(ctx, `SELECT `+buildColumns+` FROM builds WHERE status IN (?, ?) ORDER BY created_at, id`,
-		cove.BuildWaiting, cove.BuildRunning)
-	if err != nil {
-		return nil, convert(op, err)
-	}
-	return collect(op, rows, scanBuild)
 }
 
 // marks returns n placeholders.

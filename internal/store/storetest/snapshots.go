@@ -14,7 +14,7 @@ func kept(alias, tag string, n int) cove.NamedSnapshot {
 	at := day.Add(time.Duration(n) * time.Second)
 	return cove.NamedSnapshot{
 		Template: cove.Template{ID: cove.TemplateID("t" + number), Team: team, Alias: alias, Source: cove.FromSandbox, CreatedAt: at},
-		Build: cove.Build{ID: cove.BuildID("b" + number), Status: cove.BuildReady, Envd: "1.0.0", User: "user", Workdir: "/w",
+		Build: cove.Build{ID: cove.BuildID("b" + number), Status: cove.BuildReady, Envd: "1.0.0", Setup: cove.Setup{User: "user", Workdir: "/w"},
 			Resources: cove.Resources{CPUs: 1, MemoryMB: 2, DiskMB: 3}, CreatedAt: at, EndedAt: at,
 			Snapshot: cove.SnapshotID("s" + number), FilesOnly: n == 2, SnapshotBytes: int64(n) << 30, Origin: "i001"},
 		Tag: tag, TaggedAt: at,

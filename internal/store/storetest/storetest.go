@@ -24,10 +24,6 @@ func Run(t *testing.T, open func(*testing.T) store.Store) {
 		"team/create twice conflicts":                  teamTwice,
 		"key/found by hash, unknown is not found":      keyByHash,
 		"key/of no team is not found":                  keyOfNoTeam,
-		"template/own before the installation's":       templateByName,
-		"template/alias conflicts within a team":       templateConflict,
-		"build/latest of a status":                     latestBuild,
-		"build/an ended one stays as it is":            endedBuild,
 		"snapshot/kept under a name and a tag":         keepSnapshot,
 		"snapshot/name of a template conflicts":        keepSnapshotConflict,
 		"snapshot/list filters and pages":              listSnapshots,
@@ -45,7 +41,9 @@ func Run(t *testing.T, open func(*testing.T) store.Store) {
 		"sandbox/list filters":                         listFilters,
 		"sandbox/delete pins the execution":            deletePinned,
 	}
-	maps.Copy(all, usage)
+	for _, more := range []map[string]func(*testing.T, store.Store){templates, builds, layers, usage} {
+		maps.Copy(all, more)
+	}
 	for name, test := range all {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -141,85 +139,6 @@ func keyByHash(t *testing.T, s store.Store) {
 func keyOfNoTeam(t *testing.T, s store.Store) {
 	err := s.CreateKey(t.Context(), cove.Key{ID: "k1", Team: "nobody", Hash: "h", CreatedAt: day})
 	wantKind(t, err, cove.NotFound)
-}
-
-func templateByName(t *testing.T, s store.Store) {
-	global := cove.Template{ID: "tglobal", Alias: "base", Public: true, CreatedAt: day}
-	mine := cove.Template{ID: "tmine", Team: team, Alias: "base", CreatedAt: day}
-	foreign := cove.Template{ID: "tforeign", Team: rival, Alias: "secret", CreatedAt: day}
-	shared := cove.Template{ID: "tshared", Team: rival, Alias: "shared", Public: true, CreatedAt: day}
-	for _, tpl := range []cove.Template{global, mine, foreign, shared} {
-		must(t, s.CreateTemplate(t.Context(), tpl))
-	}
-	for _, c := range []struct {
-		team cove.TeamID
-		name string
-		want cove.TemplateID // empty: not found
-	}{
-		{team, "base", "tmine"}, {rival, "base", "tglobal"}, {team, "tglobal", "tglobal"},
-		{team, "secret", ""}, {team, "tforeign", ""}, {rival, "secret", "tforeign"},
-		{team, "tshared", "tshared"}, {team, "shared", ""}, {team, "nosuch", ""},
-	} {
-		got, err := s.TemplateByName(t.Context(), c.team, c.name)
-		if c.want == "" {
-			wantKind(t, err, cove.NotFound)
-		} else if err != nil || got.ID != c.want {
-			t.Errorf("%s asks for %s: %v, %v; want %s", c.team, c.name, got.ID, err, c.want)
-		}
-	}
-}
-
-func templateConflict(t *testing.T, s store.Store) {
-	must(t, s.CreateTemplate(t.Context(), cove.Template{ID: "t1", Team: team, Alias: "a", CreatedAt: day}))
-	wantKind(t, s.CreateTemplate(t.Context(), cove.Template{ID: "t2", Team: team, Alias: "a", CreatedAt: day}), cove.Conflict)
-	must(t, s.CreateTemplate(t.Context(), cove.Template{ID: "t3", Team: rival, Alias: "a", CreatedAt: day}))
-}
-
-func build(id cove.BuildID, status cove.BuildStatus, n int) cove.Build {
-	return cove.Build{ID: id, Template: "t1", Status: status, Reason: "why", Envd: "1.0.0", User: "user", Workdir: "/w",
-		Resources: cove.Resources{CPUs: 1, MemoryMB: 2, DiskMB: 3}, CreatedAt: day.Add(time.Duration(n) * time.Second)}
-}
-
-func latestBuild(t *testing.T, s store.Store) {
-	must(t, s.CreateTemplate(t.Context(), cove.Template{ID: "t1", Alias: "a", CreatedAt: day}))
-	for i, b := range []cove.Build{build("b1", cove.BuildReady, 0), build("b2", cove.BuildReady, 1), build("b3", cove.BuildRunning, 2)} {
-		must(t, s.CreateBuild(t.Context(), b))
-		got, err := s.LatestBuild(t.Context(), "t1", cove.BuildReady)
-		must(t, err)
-		same(t, "latest ready", got, build(cove.BuildID([]string{"b1", "b2", "b2"}[i]), cove.BuildReady, []int{0, 1, 1}[i]))
-	}
-	got, err := s.LatestBuild(t.Context(), "t1", cove.BuildReady, cove.BuildRunning)
-	must(t, err)
-	same(t, "latest of two statuses", got, build("b3", cove.BuildRunning, 2))
-	_, err = s.LatestBuild(t.Context(), "t1", cove.BuildError)
-	wantKind(t, err, cove.NotFound)
-	wantKind(t, s.CreateBuild(t.Context(), cove.Build{ID: "b9", Template: "nosuch"}), cove.NotFound)
-	open, err := s.UnfinishedBuilds(t.Context())
-	must(t, err)
-	same(t, "unfinished", open, []cove.Build{build("b3", cove.BuildRunning, 2)})
-	current, err := s.CurrentBuilds(t.Context())
-	must(t, err)
-	same(t, "current", current, []cove.BuildID{"b2", "b3"})
-}
-
-func endedBuild(t *testing.T, s store.Store) {
-	must(t, s.CreateTemplate(t.Context(), cove.Template{ID: "t1", Alias: "a", CreatedAt: day}))
-	b := build("b1", cove.BuildRunning, 0)
-	must(t, s.CreateBuild(t.Context(), b))
-	b.Status, b.EndedAt, b.Resources.CPUs = cove.BuildReady, day.Add(time.Minute), 4
-	must(t, s.UpdateBuild(t.Context(), b))
-	got, err := s.LatestBuild(t.Context(), "t1", cove.BuildReady)
-	must(t, err)
-	same(t, "updated build", got, b)
-	got, err = s.Build(t.Context(), "b1")
-	must(t, err)
-	same(t, "build by identifier", got, b)
-	_, err = s.Build(t.Context(), "nosuch")
-	wantKind(t, err, cove.NotFound)
-	b.Status = cove.BuildError
-	wantKind(t, s.UpdateBuild(t.Context(), b), cove.Conflict)
-	b.ID = "nosuch"
-	wantKind(t, s.UpdateBuild(t.Context(), b), cove.NotFound)
 }
 
 func sandboxRoundTrip(t *testing.T, s store.Store) {
