@@ -159,7 +159,31 @@ var confined = map[*regexp.Regexp][]string{
 	regexp.MustCompile(`^gvisor\.dev/`):   {"internal/runtime/runsc/engine"},
 	regexp.MustCompile(`^modernc\.org/`):  {"internal/store/sqlite"},
 	regexp.MustCompile(`spf13/`):          {"internal/cli"},
+	regexp.MustCompile(`/moby/buildkit/`): {"internal/builder/dockerfile"},
 	regexp.MustCompile(`^net/http/pprof`): {},
+}
+
+// pure packages turn what they are given into what they return: they may import
+// the root package, this from elsewhere, and of the standard library what does
+// not reach outside of the process.
+var pure = map[string]*regexp.Regexp{
+	"internal/builder/dockerfile": regexp.MustCompile(`^github\.com/moby/buildkit/frontend/dockerfile/(parser|shell)$`),
+}
+
+func TestPurePackagesReachNothing(t *testing.T) {
+	outside := regexp.MustCompile(`^(os|net|syscall|log|io/fs|io/ioutil|plugin|unsafe)(/|$)`)
+	for _, p := range packages(t) {
+		allowed, ok := pure[p.ImportPath]
+		if !ok {
+			continue
+		}
+		for _, imp := range p.Imports {
+			standard := !strings.Contains(strings.SplitN(imp, "/", 2)[0], ".")
+			if imp != module && !allowed.MatchString(imp) && (!standard || outside.MatchString(imp)) {
+				t.Errorf("%s imports %s, and is to be pure", p.ImportPath, imp)
+			}
+		}
+	}
 }
 
 func TestImportsFromElsewhereAreConfined(t *testing.T) {
