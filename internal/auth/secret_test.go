@@ -152,3 +152,33 @@ func TestFileURL(t *testing.T) {
 		})
 	}
 }
+
+func TestUploadTokens(t *testing.T) {
+	tokens, err := auth.NewTokens([]byte("a secret of 24 bytes too"), "k1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Unix(1_800_000_000, 0)
+	token := tokens.Upload("team-1", "abc", now)
+	if strings.Trim(token, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") != "" {
+		t.Errorf("%q cannot stand in an address as it is", token)
+	}
+	if team, hash, ok := tokens.Uploader(token, now); !ok || team != "team-1" || hash != "abc" {
+		t.Errorf("%q, %q, %v", team, hash, ok)
+	}
+	other, err := auth.NewTokens([]byte("another secret, as long"), "k2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, bad := range map[string]string{
+		"none": "", "another server's": other.Upload("team-1", "abc", now), "changed": "x" + token, "cut": token[:len(token)-1],
+		"a daemon's": tokens.Envd("iabc"), "of no parts": ".", "of two teams": tokens.Upload("team-1 team-2", "abc", now),
+	} {
+		if _, _, ok := tokens.Uploader(bad, now); ok {
+			t.Errorf("a token is good: %s", what)
+		}
+	}
+	if _, _, ok := tokens.Uploader(token, now.Add(time.Second)); ok {
+		t.Error("a token is good when its time is over")
+	}
+}

@@ -4,8 +4,12 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"strconv"
+	"strings"
+	"time"
 
 	cove "github.com/cove-sandbox/cove"
 )
@@ -62,4 +66,32 @@ func (t *Tokens) derive(message string) string {
 // match one that was never set.
 func Equal(a, b string) bool {
 	return a != "" && subtle.ConstantTimeCompare([]byte(a), []byte(b)) == 1
+}
+
+// Upload returns a token that permits to upload a team's files of a hash until
+// some time. It stands in an address, so it is made of what needs no escaping.
+func (t *Tokens) Upload(team cove.TeamID, hash string, until time.Time) string {
+	payload := base64.RawURLEncoding.EncodeToString(fmt.Appendf(nil, "%s %s %d", team, hash, until.Unix()))
+	return payload + "." + t.derive("cove-upload-"+payload)
+}
+
+// Uploader returns what a token of Upload permits, if it is ours and still good.
+func (t *Tokens) Uploader(token string, now time.Time) (team cove.TeamID, hash string, ok bool) {
+	payload, mac, _ := strings.Cut(token, ".")
+	if !Equal(mac, t.derive("cove-upload-"+payload)) {
+		return "", "", false
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(payload)
+	if err != nil {
+		return "", "", false
+	}
+	parts := strings.Split(string(raw), " ")
+	if len(parts) != 3 {
+		return "", "", false
+	}
+	until, err := strconv.ParseInt(parts[2], 10, 64)
+	if err != nil || now.Unix() > until {
+		return "", "", false
+	}
+	return cove.TeamID(parts[0]), parts[1], true
 }

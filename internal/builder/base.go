@@ -163,14 +163,7 @@ func (j *building) image(ctx context.Context) error {
 // needs.
 func (j *building) finish(ctx context.Context) error {
 	j.manifest.Created = time.Now().UTC().Truncate(time.Microsecond)
-	data, err := json.MarshalIndent(j.manifest, "", "\t")
-	if err != nil {
-		return err
-	}
-	if err := writeDurably(filepath.Join(j.dir, ManifestFile), append(data, '\n')); err != nil {
-		return err
-	}
-	if err := errors.Join(syncDir(j.dir), os.Rename(j.dir, j.b.Dir(j.manifest.Build)), syncDir(j.b.cfg.TemplatesDir)); err != nil {
+	if err := j.b.place(j.manifest, j.dir); err != nil {
 		return err
 	}
 	j.progress.report("finished", "", j.manifest.Rootfs.Bytes, j.manifest.Rootfs.Bytes)
@@ -178,6 +171,19 @@ func (j *building) finish(ctx context.Context) error {
 		j.b.cfg.Log.WarnContext(ctx, "cannot empty the build cache", "err", err)
 	}
 	return nil
+}
+
+// place makes the build that m describes appear: what is in dir, with m beside
+// it.
+func (b *Builder) place(m Manifest, dir string) error {
+	data, err := json.MarshalIndent(m, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := writeDurably(filepath.Join(dir, ManifestFile), append(data, '\n')); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(dir), os.Rename(dir, b.Dir(m.Build)), syncDir(b.cfg.TemplatesDir))
 }
 
 func writeDurably(name string, data []byte) error {

@@ -100,9 +100,16 @@ const partialSuffix = ".partial"
 // Clean removes what builds of a process that is gone have left behind. Call
 // it before anything is built.
 func (b *Builder) Clean(ctx context.Context) error {
-	found, err := filepath.Glob(filepath.Join(b.cfg.TemplatesDir, ".*"+partialSuffix))
-	if err != nil {
-		return err
+	var found []string
+	for _, pattern := range []string{
+		filepath.Join(b.cfg.TemplatesDir, ".*"+partialSuffix),
+		filepath.Join(b.cfg.CacheDir, blobsPrefix+"*"), filepath.Join(b.cfg.CacheDir, writtenPrefix+"*"),
+	} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			return err
+		}
+		found = append(found, names...)
 	}
 	for _, dir := range found {
 		b.cfg.Log.InfoContext(ctx, "removing an unfinished build", "dir", filepath.Base(dir))

@@ -74,22 +74,9 @@ func baseFiles(extraCA bool) []file {
 		gone(baseHome, ".bash_logout"),
 		{Path: "/etc/sudoers.d/user", Mode: 0o440, Text: sudoersText},
 		text("/etc/apt/apt.conf.d/90no-translations", "Acquire::Languages \"none\";\n"), // as big as the packages' index
-
-		// Written anew when a sandbox starts; they only have to be plain files.
-		text("/etc/hosts", hostsText),
-		text("/etc/hostname", "sandbox\n"),
-		text("/etc/resolv.conf", ""),
-		text("/etc/machine-id", ""),
-
-		// Where the engine and the daemon mount things.
-		dir("/.cove", 0o755), dir("/proc", 0o555), dir("/sys", 0o555), dir("/run", 0o755),
-		dir("/dev", 0o755), dir("/dev/pts", 0o755), dir("/dev/shm", 0o1777),
-		dir("/tmp", 0o1777), dir("/var/tmp", 0o1777),
-		// The engine mounts memory over an empty /tmp. With the directory that a
-		// desktop has there anyway, /tmp stays on the sandbox's disk.
-		dir("/tmp/.X11-unix", 0o1777), dir("/tmp/.ICE-unix", 0o1777),
-		dir("/var/log/apt", 0o755), // apt wants its own, and makes none
 	}
+	files = append(files, commonFiles()...)
+	files = append(files, dir("/var/log/apt", 0o755)) // apt wants its own, and makes none
 	// Packages that install a manual page by hand fail where its directory is
 	// missing.
 	for section := '1'; section <= '8'; section++ {
@@ -112,6 +99,25 @@ func baseFiles(extraCA bool) []file {
 		)
 	}
 	return append(files, text("/etc/pip.conf", pip))
+}
+
+// commonFiles are what any root file system of ours has.
+func commonFiles() []file {
+	return []file{
+		// Written anew when a sandbox starts; they only have to be plain files.
+		text("/etc/hosts", hostsText),
+		text("/etc/hostname", "sandbox\n"),
+		text("/etc/resolv.conf", ""),
+		text("/etc/machine-id", ""),
+
+		// Where the engine and the daemon mount things.
+		dir("/.cove", 0o755), dir("/proc", 0o555), dir("/sys", 0o555), dir("/run", 0o755),
+		dir("/dev", 0o755), dir("/dev/pts", 0o755), dir("/dev/shm", 0o1777),
+		dir("/tmp", 0o1777), dir("/var/tmp", 0o1777),
+		// The engine mounts memory over an empty /tmp. With the directory that a
+		// desktop has there anyway, /tmp stays on the sandbox's disk.
+		dir("/tmp/.X11-unix", 0o1777), dir("/tmp/.ICE-unix", 0o1777),
+	}
 }
 
 // layer returns files as a tar archive.

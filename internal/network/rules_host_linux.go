@@ -16,6 +16,17 @@ const tablePrefix = "cove-"
 // tableName is the host's table of this server, and the alias of its links.
 func (p *Pool) tableName() string { return tablePrefix + p.cfg.Instance }
 
+// SpecialRanges are the ranges that are not the public internet: those of
+// specialRanges, and for IPv6 loopback, unique local, link-local, site-local and
+// multicast addresses, and those that stand for IPv4 ones.
+func SpecialRanges() []netip.Prefix {
+	ranges := specialRanges()
+	for _, s := range []string{"::/127", "64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"} {
+		ranges = append(ranges, netip.MustParsePrefix(s))
+	}
+	return ranges
+}
+
 // specialRanges are the IPv4 ranges that are not the public internet: this
 // network, private use (RFC 1918), shared address space, loopback, link-local
 // and with it metadata services, protocol assignments, benchmarking, multicast,
