@@ -49,7 +49,7 @@ func (c *Control) ensureBase(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := c.closeOldBuilds(ctx, found); err != nil {
+	if err := c.closeOldBuilds(ctx, template, found); err != nil {
 		return err
 	}
 	if ok {
@@ -86,12 +86,15 @@ func (c *Control) baseTemplate(ctx context.Context) (cove.Template, error) {
 	return t, c.cfg.Store.CreateTemplate(ctx, t)
 }
 
-// closeOldBuilds closes the records of builds that a server began and did not
-// live to record the end of: as ready if it is the one found on disk, as failed
-// if not.
-func (c *Control) closeOldBuilds(ctx context.Context, found cove.Build) error {
+// closeOldBuilds closes the records of builds of the base template that a server
+// began and did not live to record the end of: as ready if it is the one found
+// on disk, as failed if not.
+func (c *Control) closeOldBuilds(ctx context.Context, template cove.Template, found cove.Build) error {
 	builds, err := c.cfg.Store.UnfinishedBuilds(ctx)
 	for _, b := range builds {
+		if b.Template != template.ID {
+			continue
+		}
 		b.EndedAt = c.cfg.Now()
 		if b.ID == found.ID {
 			b.Status, b.Envd, b.User, b.Workdir = cove.BuildReady, found.Envd, found.User, found.Workdir
@@ -137,38 +140,12 @@ func (c *Control) resolve(ctx context.Context, team cove.TeamID, name string) (c
 			return cove.Template{}, cove.Build{}, err
 		}
 	}
-	template, err := c.cfg.Store.TemplateByName(ctx, team, ref.Alias)
-	if err == nil && ref.Namespace != "" {
-		err = c.checkNamespace(ctx, team, ref.Namespace, template)
-	}
-	if cove.Is(err, cove.NotFound) {
-		return cove.Template{}, cove.Build{}, cove.E(cove.NotFound, op, err, "template '%s' not found", name)
-	}
+	template, err := c.template(ctx, op, team, name, ref)
 	if err != nil {
 		return cove.Template{}, cove.Build{}, err
 	}
-	build, err := c.cfg.Store.TaggedBuild(ctx, template.ID, ref.Tag)
-	if !cove.Is(err, cove.NotFound) {
-		return template, build, err
-	}
-	if ref.Tag != cove.DefaultTag || template.Source == cove.FromSandbox {
-		return cove.Template{}, cove.Build{}, cove.E(cove.NotFound, op, nil, "tag '%s' does not exist for template '%s'", ref.Tag, ref.Alias)
-	}
-	build, err = c.cfg.Store.LatestBuild(ctx, template.ID, cove.BuildReady)
-	if cove.Is(err, cove.NotFound) {
-		return cove.Template{}, cove.Build{}, cove.E(cove.NotFound, op, err, "template '%s' has no finished build yet", name)
-	}
+	build, err := c.build(ctx, op, template, ref.Tag)
 	return template, build, err
-}
-
-// checkNamespace refuses, as NotFound, a namespace that is not the template's:
-// that of the team that owns it.
-func (c *Control) checkNamespace(ctx context.Context, team cove.TeamID, namespace string, template cove.Template) error {
-	owner, err := c.cfg.Store.Team(ctx, team)
-	if err == nil && (template.Team != team || owner.Slug() != namespace) {
-		err = cove.E(cove.NotFound, "control.checkNamespace", nil, "there is no such namespace")
-	}
-	return err
 }
 
 // awaitBase waits until the base template can be used.

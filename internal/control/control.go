@@ -23,16 +23,27 @@ import (
 // Config is what a Control is made of. The zero value of an optional field
 // means the default written beside it.
 type Config struct {
-	Store  store.Store  // required
-	Node   node.Node    // required
-	Base   BaseBuilder  // required
-	Tokens Tokens       // required
-	Log    *slog.Logger // required
+	Store     store.Store     // required
+	Node      node.Node       // required
+	Base      BaseBuilder     // required
+	Templates TemplateBuilder // required
+	Uploads   Uploads         // required
+	Tokens    Tokens          // required
+	Log       *slog.Logger    // required
+
+	EnvdVersion string // of the daemon in new sandboxes
 
 	Now        func() time.Time // time.Now
 	Resources  cove.Resources   // of a sandbox of the base template; 2 CPUs, 1024 MiB, 10240 MiB
 	MaxTimeout time.Duration    // longest life of a sandbox from its start; 0: no limit
 	StartLimit time.Duration    // how long a start may take in all; 0: 60 s
+
+	MostResources cove.Resources // what one sandbox may have; 64 CPUs, 256 GiB, 1 TiB
+	Builds        int            // template builds that are done at once; 0: 2
+	TeamBuilds    int            // template builds of a team that may be under way; 0: 20
+	BuildLimit    time.Duration  // how long one may take; 0: 2 h
+	WaitLimit     time.Duration  // how long one may wait to be begun; 0: 40 min
+	LayerBytes    int64          // what layers of builds may take on disk; 0: 20 GiB
 
 	TeamSandboxes     int   // how many sandboxes of a team may run; 0: no limit
 	TeamSnapshotBytes int64 // what a team's snapshots may take on disk; 0: no limit
@@ -46,6 +57,10 @@ type Config struct {
 type Tokens interface {
 	Envd(id cove.SandboxID) string
 	Equal(a, b string) bool // takes as long for any two
+	// Upload returns what permits to upload a team's files of a hash until then.
+	Upload(team cove.TeamID, hash string, until time.Time) string
+	// Uploader returns what a token permits, if it is ours and still good.
+	Uploader(token string, now time.Time) (team cove.TeamID, hash string, ok bool)
 }
 
 // Control decides about sandboxes and the base template.
@@ -61,7 +76,10 @@ type Control struct {
 	ops  map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
 	held map[cove.SnapshotID]bool      // what is being made and has no record yet; guarded by mu
 
-	work sync.WaitGroup // operations; Run waits for them
+	builds builds
+	swept  chan struct{} // has an element if the disk is to be swept now
+
+	work sync.WaitGroup // operations and builds; Run waits for them
 
 	journal  journal  // what is still to be written
 	speakers speakers // who has said something
@@ -69,7 +87,7 @@ type Control struct {
 
 // New checks cfg and allocates. It starts nothing.
 func New(cfg Config) (*Control, error) {
-	if cfg.Store == nil || cfg.Node == nil || cfg.Base == nil || cfg.Tokens == nil || cfg.Log == nil {
+	if cfg.Store == nil || cfg.Node == nil || cfg.Base == nil || cfg.Templates == nil || cfg.Uploads == nil || cfg.Tokens == nil || cfg.Log == nil {
 		return nil, errors.New("control: a required part is missing")
 	}
 	if cfg.Now == nil {
@@ -84,7 +102,17 @@ func New(cfg Config) (*Control, error) {
 	const week = 7 * 24 * time.Hour
 	cfg.SampleEvery = cmp.Or(cfg.SampleEvery, 5*time.Second)
 	cfg.MetricsRetention, cfg.LogRetention = cmp.Or(cfg.MetricsRetention, week), cmp.Or(cfg.LogRetention, week)
-	return &Control{cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), ops: map[cove.SandboxID]*operation{}, held: map[cove.SnapshotID]bool{}}, nil
+	if cfg.MostResources == (cove.Resources{}) {
+		cfg.MostResources = cove.Resources{CPUs: 64, MemoryMB: 256 << 10, DiskMB: 1 << 20}
+	}
+	cfg.Builds, cfg.TeamBuilds, cfg.LayerBytes = cmp.Or(cfg.Builds, 2), cmp.Or(cfg.TeamBuilds, 20), cmp.Or(cfg.LayerBytes, 20<<30)
+	cfg.BuildLimit, cfg.WaitLimit = cmp.Or(cfg.BuildLimit, 2*time.Hour), cmp.Or(cfg.WaitLimit, 40*time.Minute)
+	c := &Control{
+		cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), swept: make(chan struct{}, 1),
+		ops: map[cove.SandboxID]*operation{}, held: map[cove.SnapshotID]bool{},
+	}
+	c.builds = builds{c: c, turn: make(chan struct{}, cfg.Builds), running: map[cove.BuildID]*underWay{}}
+	return c, nil
 }
 
 // Run brings records and node into agreement, keeps them there, and builds the
@@ -110,6 +138,7 @@ func (c *Control) Run(ctx context.Context) error {
 	if err := c.reconcile(ctx); err != nil {
 		return err
 	}
+	c.builds.open(ctx)
 	close(c.reconciled)
 	metering.Go(func() { c.meter(metered, ctx.Done()) })
 	c.sweep(ctx)

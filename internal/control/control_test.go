@@ -26,6 +26,15 @@ func (tokens) Envd(id cove.SandboxID) string { return "token-" + string(id) }
 
 func (tokens) Equal(a, b string) bool { return a == b }
 
+func (tokens) Upload(team cove.TeamID, hash string, _ time.Time) string {
+	return string(team) + " " + hash
+}
+
+func (tokens) Uploader(token string, _ time.Time) (cove.TeamID, string, bool) {
+	team, hash, ok := strings.Cut(token, " ")
+	return cove.TeamID(team), hash, ok
+}
+
 // builder is a base builder whose build takes as long as the test wants.
 type builder struct {
 	mu     sync.Mutex
@@ -56,22 +65,27 @@ func (b *builder) Build(ctx context.Context, id cove.BuildID) (cove.Build, error
 			return cove.Build{}, ctx.Err()
 		}
 	}
-	return cove.Build{ID: id, Envd: "1.2.3", User: "user"}, fail
+	return cove.Build{ID: id, Envd: "1.2.3", Setup: cove.Setup{User: "user"}}, fail
 }
 
 // bench is a control with its parts.
 type bench struct {
 	*control.Control
-	store store.Store
-	node  *nodetest.Fake
-	base  *builder
-	stop  func()
+	store     store.Store
+	node      *nodetest.Fake
+	base      *builder
+	templates *templates
+	uploads   *uploads
+	stop      func()
 }
 
 // open starts a control over parts that may have served another before.
 func open(t *testing.T, s store.Store, n *nodetest.Fake, b *builder, change func(*control.Config)) *bench {
 	t.Helper()
-	cfg := control.Config{Store: s, Node: n, Base: b, Tokens: tokens{}, Log: slog.New(slog.DiscardHandler)}
+	templates, uploads := &templates{}, &uploads{}
+	cfg := control.Config{
+		Store: s, Node: n, Base: b, Templates: templates, Uploads: uploads, Tokens: tokens{}, EnvdVersion: "1.2.3", Log: slog.New(slog.DiscardHandler),
+	}
 	if change != nil {
 		change(&cfg)
 	}
@@ -94,7 +108,7 @@ func open(t *testing.T, s store.Store, n *nodetest.Fake, b *builder, change func
 		}
 	})
 	t.Cleanup(stop)
-	return &bench{Control: c, store: s, node: n, base: b, stop: stop}
+	return &bench{Control: c, store: s, node: n, base: b, templates: templates, uploads: uploads, stop: stop}
 }
 
 func records(t *testing.T) store.Store {
@@ -354,7 +368,7 @@ func TestBaseOnDiskIsUsedAgain(t *testing.T) {
 	b := fresh(t)
 	first := create(t, b)
 	b.stop()
-	b.base.found = &cove.Build{ID: first.Build, Envd: "1.2.3", User: "user"}
+	b.base.found = &cove.Build{ID: first.Build, Envd: "1.2.3", Setup: cove.Setup{User: "user"}}
 	again := open(t, b.store, b.node, b.base, nil)
 	if sb := create(t, again); sb.Build != first.Build || b.base.builds != 1 {
 		t.Errorf("build = %s after %d builds, want %s after 1", sb.Build, b.base.builds, first.Build)
@@ -376,7 +390,7 @@ func TestBuildThatWasFinishedButNotRecorded(t *testing.T) {
 		Resources: cove.Resources{CPUs: 1, MemoryMB: 128, DiskMB: 128}}); err != nil {
 		t.Fatal(err)
 	}
-	base := &builder{found: &cove.Build{ID: "b1", Envd: "1.2.3", User: "user"}}
+	base := &builder{found: &cove.Build{ID: "b1", Envd: "1.2.3", Setup: cove.Setup{User: "user"}}}
 	if sb := create(t, open(t, s, &nodetest.Fake{}, base, nil)); sb.Build != "b1" || base.builds != 0 {
 		t.Errorf("build = %s after %d builds, want the one on disk", sb.Build, base.builds)
 	}

@@ -152,5 +152,8 @@ func (c *Control) tidy(ctx context.Context, now time.Time) error {
 	if err := c.cfg.Store.DropMetrics(ctx, now.Add(-c.cfg.MetricsRetention)); err != nil {
 		return err
 	}
-	return c.cfg.Store.DropLogs(ctx, now.Add(-c.cfg.LogRetention))
+	if err := c.cfg.Store.DropLogs(ctx, now.Add(-c.cfg.LogRetention)); err != nil {
+		return err
+	}
+	return c.expireBuilds(ctx)
 }

@@ -25,6 +25,9 @@ func (c *Control) reconcile(ctx context.Context) error {
 	if err := c.cfg.Store.ForgetUnfinished(ctx); err != nil {
 		return err
 	}
+	if err := c.closeBuilds(ctx); err != nil {
+		return err
+	}
 	records, err := c.cfg.Store.NodeSandboxes(ctx, cove.LocalNode)
 	if err != nil {
 		return err

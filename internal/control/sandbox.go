@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
@@ -50,7 +51,7 @@ func (c *Control) create(ctx context.Context, team cove.TeamID, req cove.NewSand
 	sb := cove.Sandbox{
 		ID: sandbox, Execution: id.Execution(), Team: team, Template: template.ID,
 		Build: build.ID, Node: cove.LocalNode, State: cove.Starting, Resources: build.Resources,
-		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: req.Env,
+		StartedAt: now, EndAt: now.Add(c.cfg.StartLimit + req.Timeout), Metadata: req.Metadata, Env: withDefaults(req.Env, build.Env),
 		Secure: req.Secure, Internet: req.Internet, Envd: build.Envd, User: build.User, Workdir: build.Workdir,
 		Lifecycle: cove.Lifecycle{OnTimeout: cmp.Or(req.OnTimeout, cove.KillOnTimeout), FilesOnly: req.FilesOnly, AutoResume: req.AutoResume, IdleAfter: req.IdleAfter, Timeout: req.Timeout},
 	}
@@ -62,6 +63,17 @@ func (c *Control) create(ctx context.Context, team cove.TeamID, req cove.NewSand
 		c.noteCreated(started)
 	}
 	return started, err
+}
+
+// withDefaults returns variables, with those of a template where they say
+// nothing.
+func withDefaults(env, defaults map[string]string) map[string]string {
+	if len(defaults) == 0 {
+		return env
+	}
+	all := maps.Clone(defaults)
+	maps.Copy(all, env)
+	return all
 }
 
 // admit records a sandbox and starts it, if its team may have one more. What is

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -83,6 +84,10 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 	if err != nil {
 		return cove.NamedSnapshot{}, err
 	}
+	root, err := c.rootOf(ctx, sb)
+	if err != nil {
+		return cove.NamedSnapshot{}, err
+	}
 	snapshot, begun := id.Snapshot(), c.cfg.Now()
 	defer c.hold(snapshot)()
 	saved, err := c.save(ctx, op, sb, node.Save{Snapshot: snapshot, FilesOnly: filesOnly, Strict: true, Most: most})
@@ -93,8 +98,8 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 	kept, superseded, err := c.cfg.Store.KeepSnapshot(ctx, cove.NamedSnapshot{
 		Template: template, Tag: tag, TaggedAt: now,
 		Build: cove.Build{
-			ID: cove.BuildID(id.UUID()), Status: cove.BuildReady, Resources: sb.Resources, Envd: sb.Envd, User: sb.User, Workdir: sb.Workdir,
-			CreatedAt: begun, EndedAt: now, Snapshot: snapshot, FilesOnly: filesOnly, SnapshotBytes: saved.Bytes, Origin: sb.ID,
+			ID: cove.BuildID(id.UUID()), Status: cove.BuildReady, Resources: sb.Resources, Envd: sb.Envd, Setup: cove.Setup{User: sb.User, Workdir: sb.Workdir},
+			Root: root, CreatedAt: begun, EndedAt: now, Snapshot: snapshot, FilesOnly: filesOnly, SnapshotBytes: saved.Bytes, Origin: sb.ID,
 		},
 	})
 	if err != nil {
@@ -103,6 +108,15 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 	c.discard(ctx, superseded)
 	c.noteKept(sb, kept)
 	return kept, nil
+}
+
+// rootOf returns the build whose root file system a sandbox has.
+func (c *Control) rootOf(ctx context.Context, sb cove.Sandbox) (cove.BuildID, error) {
+	b, err := c.cfg.Store.Build(ctx, sb.Build)
+	if cove.Is(err, cove.NotFound) { // its template is gone
+		return "", nil
+	}
+	return cmp.Or(b.Root, sb.Build), err
 }
 
 // discard removes the snapshots of builds that are not on record any more.
@@ -148,52 +162,6 @@ func (c *Control) ListSnapshots(ctx context.Context, team cove.TeamID, name stri
 		}
 	}
 	return c.cfg.Store.ListSnapshots(ctx, team, f)
-}
-
-// DropSnapshot removes a snapshot that a team keeps: the one that name's tag
-// says, or all under the name if it has no tag. Sandboxes that were made from it
-// go on.
-func (c *Control) DropSnapshot(ctx context.Context, team cove.TeamID, name string) error {
-	const op = "control.DropSnapshot"
-	if err := c.ready(ctx); err != nil {
-		return err
-	}
-	none := func(cause error) error {
-		return cove.E(cove.NotFound, op, cause, "template '%s' not found", name)
-	}
-	ref, err := cove.ParseTemplateRef(name)
-	if err != nil {
-		return none(err)
-	}
-	template, err := c.cfg.Store.TemplateByName(ctx, team, ref.Alias)
-	if err == nil && ref.Namespace != "" {
-		err = c.checkNamespace(ctx, team, ref.Namespace, template)
-	}
-	if cove.Is(err, cove.NotFound) {
-		return none(err)
-	}
-	if err != nil {
-		return err
-	}
-	if template.Team != team {
-		return cove.E(cove.Forbidden, op, nil, "template '%s' is not your team's", name)
-	}
-	if template.Source != cove.FromSandbox {
-		return cove.E(cove.Unimplemented, op, nil, "this server cannot delete templates that are not snapshots yet")
-	}
-	tag := ""
-	if strings.Contains(name, ":") {
-		tag = ref.Tag
-	}
-	dropped, err := c.cfg.Store.DropSnapshot(ctx, team, template.ID, tag)
-	if cove.Is(err, cove.NotFound) {
-		return none(err)
-	}
-	if err != nil {
-		return err
-	}
-	c.discard(context.WithoutCancel(ctx), dropped)
-	return nil
 }
 
 // Team returns a team, for the names of its templates.

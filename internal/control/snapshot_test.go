@@ -85,7 +85,7 @@ func TestSnapshotsThatCannotBeKept(t *testing.T) {
 	wantKind(t, "of a paused one", err, cove.Conflict)
 }
 
-func TestDropSnapshot(t *testing.T) {
+func TestDeleteSnapshots(t *testing.T) {
 	b := named(t, nil)
 	sb := create(t, b)
 	keep(t, b, sb.ID, "snap:v1")
@@ -94,13 +94,13 @@ func TestDropSnapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, "another team's", b.DropSnapshot(t.Context(), rival, "snap:v1"), cove.NotFound)
-	wantKind(t, "the base template", b.DropSnapshot(t.Context(), team, "base"), cove.Forbidden)
-	if err := b.DropSnapshot(t.Context(), team, "acme/snap:v1"); err != nil {
+	wantKind(t, "another team's", b.DeleteTemplate(t.Context(), rival, "snap:v1"), cove.NotFound)
+	wantKind(t, "the base template", b.DeleteTemplate(t.Context(), team, "base"), cove.Forbidden)
+	if err := b.DeleteTemplate(t.Context(), team, "acme/snap:v1"); err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, "the second time", b.DropSnapshot(t.Context(), team, "acme/snap:v1"), cove.NotFound)
-	if err := b.DropSnapshot(t.Context(), team, "snap"); err != nil {
+	wantKind(t, "the second time", b.DeleteTemplate(t.Context(), team, "acme/snap:v1"), cove.NotFound)
+	if err := b.DeleteTemplate(t.Context(), team, "snap"); err != nil {
 		t.Fatal(err)
 	}
 	if page, err := b.ListSnapshots(t.Context(), team, "", cove.SnapshotFilter{Limit: 9}); err != nil || len(page.Snapshots) != 0 || snapshots(t, b) != 0 {

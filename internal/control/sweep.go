@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -28,18 +29,45 @@ func (c *Control) sweep(ctx context.Context) {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {
+		// First the records go, then what only they needed.
+		if err := c.forget(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Log.Error("old records could not be removed", "err", err)
+		}
 		if _, err := c.Sweep(ctx, SweepAge, false); err != nil && ctx.Err() == nil {
 			c.cfg.Log.Error("the disk could not be swept", "err", err)
 		}
-		if err := c.cfg.Store.ForgetRequests(ctx, c.cfg.Now().Add(-keyLife)); err != nil && ctx.Err() == nil {
-			c.cfg.Log.Error("old requests could not be forgotten", "err", err)
-		}
 		select {
 		case <-tick.C:
+		case <-c.swept: // somebody has just removed something large
 		case <-ctx.Done():
 			return
 		}
 	}
+}
+
+// sweepSoon has the disk swept without waiting for the hour.
+func (c *Control) sweepSoon() {
+	select {
+	case c.swept <- struct{}{}:
+	default: // it is about to be
+	}
+}
+
+// How long what builds leave is kept when nothing names it.
+const (
+	untaggedLife = 24 * time.Hour     // builds
+	layerLife    = 7 * 24 * time.Hour // layers and uploaded files, from their last use
+)
+
+// forget removes records that have had their time.
+func (c *Control) forget(ctx context.Context) error {
+	now := c.cfg.Now()
+	return errors.Join(
+		c.cfg.Store.ForgetRequests(ctx, now.Add(-keyLife)),
+		c.cfg.Store.PruneBuilds(ctx, now.Add(-untaggedLife)),
+		c.cfg.Store.PruneLayers(ctx, now.Add(-layerLife), c.cfg.LayerBytes),
+		c.cfg.Uploads.Sweep(ctx, now.Add(-layerLife)),
+	)
 }
 
 // hold keeps a snapshot that no record names yet from being swept, until release
@@ -99,6 +127,6 @@ func (c *Control) Sweep(ctx context.Context, olderThan time.Duration, dryRun boo
 		return nil, err
 	}
 	return c.cfg.Node.Sweep(ctx, node.SweepOrder{
-		Snapshots: snapshots, Builds: append(builds, current...), OlderThan: olderThan, DryRun: dryRun,
+		Snapshots: snapshots, Builds: slices.Concat(builds, current, c.cfg.Templates.InUse()), OlderThan: olderThan, DryRun: dryRun,
 	})
 }
