@@ -52,8 +52,45 @@ type Control interface {
 	KeepSnapshot(ctx context.Context, team cove.TeamID, id cove.SandboxID, req cove.NewSnapshot) (cove.NamedSnapshot, error)
 	// ListSnapshots returns one page. A name that does not exist selects nothing.
 	ListSnapshots(ctx context.Context, team cove.TeamID, name string, f cove.SnapshotFilter) (cove.SnapshotPage, error)
-	DropSnapshot(ctx context.Context, team cove.TeamID, name string) error
 	Team(ctx context.Context, id cove.TeamID) (cove.Team, error)
+
+	// ListTemplates returns at most limit of the team's templates that are made
+	// by builds, newest first.
+	ListTemplates(ctx context.Context, team cove.TeamID, after cove.TemplatePos, limit int) ([]cove.TemplateInfo, error)
+	// TemplateBuilds returns a template with at most limit of its builds, newest
+	// first.
+	TemplateBuilds(ctx context.Context, team cove.TeamID, template string, after cove.BuildPos, limit int) (cove.TemplateInfo, []cove.Build, error)
+	// TemplateByAlias returns the template of a name. Forbidden: there is one,
+	// but the team may not use it.
+	TemplateByAlias(ctx context.Context, team cove.TeamID, alias string) (cove.Template, error)
+	// PublishTemplate says whether other teams may use a template.
+	PublishTemplate(ctx context.Context, team cove.TeamID, template string, public bool) (cove.Template, error)
+	// DeleteTemplate deletes a template; of a snapshot, what the name's tag says.
+	DeleteTemplate(ctx context.Context, team cove.TeamID, name string) error
+
+	// RequestBuild makes a build that waits for its order, and its template if
+	// the team has none of that name.
+	RequestBuild(ctx context.Context, team cove.TeamID, req cove.NewBuild) (cove.Template, cove.Build, error)
+	// BeginBuild begins a build, which goes on after the call. Invalid: it does
+	// not wait.
+	BeginBuild(ctx context.Context, team cove.TeamID, template string, build cove.BuildID, order cove.BuildOrder) error
+	// BuildStatus returns a build and lines of its log.
+	BuildStatus(ctx context.Context, team cove.TeamID, template string, build cove.BuildID, f cove.BuildLineFilter) (cove.Build, []cove.BuildLine, error)
+	// FilesUpload says whether the files of a hash are there already. With the
+	// token they may be sent, again too; if it is empty, they may not.
+	FilesUpload(ctx context.Context, team cove.TeamID, template, hash string) (present bool, token string, err error)
+	// StoreFiles keeps what a client sends. Forbidden: the token is not ours or
+	// too old.
+	StoreFiles(ctx context.Context, token string, body io.Reader) error
+
+	// AssignTags gives tags to a build and returns it. Besides the name of a
+	// template, with a tag or without, target may be one with the identifier of
+	// a build in the place of the tag.
+	AssignTags(ctx context.Context, team cove.TeamID, target string, tags []string) (cove.BuildID, error)
+	// RemoveTags takes tags from a template; none of them if one is missing.
+	RemoveTags(ctx context.Context, team cove.TeamID, name string, tags []string) error
+	// TemplateTags returns a template's tags, newest first.
+	TemplateTags(ctx context.Context, team cove.TeamID, template string) ([]cove.TemplateTag, error)
 
 	// SandboxMetrics returns what the sandbox used from one moment to another,
 	// oldest first.
@@ -92,7 +129,7 @@ type server struct {
 	tokens      Tokens
 	log         *slog.Logger
 	envdVersion string
-	mux         *http.ServeMux
+	routes      *routes
 }
 
 var _ wire.ServerInterface = (*server)(nil)
@@ -105,9 +142,9 @@ func New(cfg Config) http.Handler {
 		tokens:      cfg.Tokens,
 		log:         cfg.Log,
 		envdVersion: cfg.EnvdVersion,
-		mux:         http.NewServeMux(),
+		routes:      newRoutes(),
 	}
-	wire.HandlerWithOptions(s, wire.StdHTTPServerOptions{BaseRouter: s.mux, ErrorHandlerFunc: s.badParameter})
+	wire.HandlerWithOptions(s, wire.StdHTTPServerOptions{BaseRouter: s.routes, ErrorHandlerFunc: s.badParameter})
 	return s
 }
 

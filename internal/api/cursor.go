@@ -2,50 +2,74 @@ package api
 
 import (
 	"encoding/base64"
+	"slices"
 	"strings"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
 )
 
-// A page token is the URL-safe base64 of "<start time>__<sandbox>", with "__asc"
+// A page token is the URL-safe base64 of a moment and of what else tells items
+// apart, with "__" between them. Of sandboxes it is the identifier, with "asc"
 // after it in a list that begins with the oldest.
 const (
 	tokenSeparator = "__"
-	tokenAscending = tokenSeparator + "asc"
-	maxToken       = 256
+	tokenAscending = "asc"
+	maxToken       = 512
 )
+
+func formatToken(at time.Time, rest ...string) string {
+	parts := slices.Concat([]string{at.UTC().Format(time.RFC3339Nano)}, rest)
+	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(parts, tokenSeparator)))
+}
+
+// parseToken reads a token that has a moment and n more parts.
+func parseToken(token string, n int) (time.Time, []string, error) {
+	if len(token) > maxToken {
+		return time.Time{}, nil, badToken(nil)
+	}
+	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
+	if err != nil {
+		return time.Time{}, nil, badToken(err)
+	}
+	parts := strings.SplitN(string(raw), tokenSeparator, n+1)
+	if len(parts) != n+1 {
+		return time.Time{}, nil, badToken(nil)
+	}
+	at, err := time.Parse(time.RFC3339Nano, parts[0])
+	if err != nil {
+		return time.Time{}, nil, badToken(err)
+	}
+	return at.UTC(), parts[1:], nil
+}
+
+func badToken(cause error) error {
+	return cove.E(cove.Invalid, "api.parseToken", cause, "Invalid next token")
+}
 
 // formatCursor returns the token of the page after c.
 func formatCursor(c cove.Cursor, order cove.Order) string {
-	token := c.StartedAt.UTC().Format(time.RFC3339Nano) + tokenSeparator + string(c.ID)
+	rest := []string{string(c.ID)}
 	if order == cove.Ascending {
-		token += tokenAscending
+		rest = append(rest, tokenAscending)
 	}
-	return base64.RawURLEncoding.EncodeToString([]byte(token))
+	return formatToken(c.StartedAt, rest...)
 }
 
 // parseCursor reads a token for a list in the given order. One that was made for
 // the other order would skip what lies between.
 func parseCursor(token string, order cove.Order) (cove.Cursor, error) {
-	bad := func(cause error) (cove.Cursor, error) {
-		return cove.Cursor{}, cove.E(cove.Invalid, "api.parseCursor", cause, "Invalid next token")
+	n := 1
+	if order == cove.Ascending {
+		n = 2
 	}
-	if len(token) > maxToken {
-		return bad(nil)
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
+	at, parts, err := parseToken(token, n)
 	if err != nil {
-		return bad(err)
+		return cove.Cursor{}, err
 	}
-	text, ascending := strings.CutSuffix(string(raw), tokenAscending)
-	started, id, ok := strings.Cut(text, tokenSeparator)
-	if !ok || ascending != (order == cove.Ascending) || !cove.SandboxID(id).Valid() {
-		return bad(nil)
+	id := cove.SandboxID(parts[0])
+	if !id.Valid() || n == 2 && parts[1] != tokenAscending {
+		return cove.Cursor{}, badToken(nil)
 	}
-	at, err := time.Parse(time.RFC3339Nano, started)
-	if err != nil {
-		return bad(err)
-	}
-	return cove.Cursor{StartedAt: at.UTC(), ID: cove.SandboxID(id)}, nil
+	return cove.Cursor{StartedAt: at, ID: id}, nil
 }

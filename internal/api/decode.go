@@ -23,10 +23,15 @@ const maxBody = 1 << 20
 // The fields in required must be there. Without any, an empty body is fine and
 // leaves dst as it is. The error is Invalid and says where the body is wrong.
 func decode(w http.ResponseWriter, r *http.Request, dst any, required ...string) error {
+	return decodeUpTo(w, r, maxBody, dst, required...)
+}
+
+// decodeUpTo is decode for a body of at most so many bytes.
+func decodeUpTo(w http.ResponseWriter, r *http.Request, most int64, dst any, required ...string) error {
 	const op = "api.decode"
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, most))
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-		return cove.E(cove.Invalid, op, err, "the request body is larger than %d bytes", maxBody)
+		return cove.E(cove.Invalid, op, err, "the request body is larger than %d bytes", most)
 	}
 	if err != nil {
 		return cove.E(cove.Invalid, op, err, "the request body ended early")

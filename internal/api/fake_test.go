@@ -44,7 +44,7 @@ type fakeControl struct {
 	kept      []cove.NamedSnapshot // newest first
 	snapshot  cove.NewSnapshot
 	selection cove.SnapshotFilter
-	name      string // of a snapshot
+	name      string // of a snapshot or a template
 
 	filesOnly bool
 
@@ -53,6 +53,8 @@ type fakeControl struct {
 	asked    []cove.SandboxID
 	lines    []cove.LogLine
 	logs     cove.LogFilter
+
+	fakeTemplates
 }
 
 func (f *fakeControl) call(name string, team cove.TeamID, id cove.SandboxID) error {
@@ -200,11 +202,6 @@ func (f *fakeControl) ListSnapshots(_ context.Context, team cove.TeamID, name st
 		page.Next = cove.SnapshotPos{TaggedAt: f.kept[last].TaggedAt, Template: f.kept[last].Template.ID, Tag: f.kept[last].Tag}
 	}
 	return page, f.call("snapshots", team, "")
-}
-
-func (f *fakeControl) DropSnapshot(_ context.Context, team cove.TeamID, name string) error {
-	f.name = name
-	return f.call("drop", team, "")
 }
 
 func (f *fakeControl) Team(_ context.Context, id cove.TeamID) (cove.Team, error) {

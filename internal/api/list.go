@@ -71,7 +71,7 @@ func (s *server) ListSandboxesV2(w http.ResponseWriter, r *http.Request, params 
 // domain.
 func parseFilter(p wire.ListSandboxesV2Params) (cove.SandboxFilter, error) {
 	const op = "api.parseFilter"
-	f := cove.SandboxFilter{Order: cove.Descending, Limit: maxPage}
+	f := cove.SandboxFilter{Order: cove.Descending}
 	wanted := p.State
 	if len(wanted) == 0 {
 		wanted = []string{string(wire.Running), string(wire.Paused)}
@@ -92,11 +92,9 @@ func parseFilter(p wire.ListSandboxesV2Params) (cove.SandboxFilter, error) {
 		}
 		f.Order = cove.Order(*p.Order)
 	}
-	if p.Limit != nil {
-		if *p.Limit < 1 || *p.Limit > maxPage {
-			return f, cove.E(cove.Invalid, op, nil, `"limit" must be from 1 to %d`, maxPage)
-		}
-		f.Limit = int(*p.Limit)
+	var err error
+	if f.Limit, err = pageLimit(p.Limit); err != nil {
+		return f, err
 	}
 	if p.Template != nil && *p.Template != "" {
 		if _, err := cove.ParseTemplateRef(*p.Template); err != nil {
@@ -107,7 +105,6 @@ func parseFilter(p wire.ListSandboxesV2Params) (cove.SandboxFilter, error) {
 	if p.StartedAfter != nil {
 		f.StartedAfter = p.StartedAfter.UTC().Truncate(time.Microsecond)
 	}
-	var err error
 	if f.Metadata, err = parseMetadata(p.Metadata); err != nil {
 		return f, err
 	}
@@ -115,6 +112,17 @@ func parseFilter(p wire.ListSandboxesV2Params) (cove.SandboxFilter, error) {
 		f.After, err = parseCursor(*p.NextToken, f.Order)
 	}
 	return f, err
+}
+
+// pageLimit returns how many items a page may have.
+func pageLimit(limit *int32) (int, error) {
+	if limit == nil {
+		return maxPage, nil
+	}
+	if *limit < 1 || *limit > maxPage {
+		return 0, cove.E(cove.Invalid, "api.pageLimit", nil, `"limit" must be from 1 to %d`, maxPage)
+	}
+	return int(*limit), nil
 }
 
 // parseMetadata reads the metadata parameter. Clients encode keys and values,

@@ -68,24 +68,17 @@ func (s *server) GetSandboxLogsV2(w http.ResponseWriter, r *http.Request, sandbo
 // parseLogFilter checks the parameters of a log and says them in words of the
 // domain.
 func parseLogFilter(p wire.GetSandboxLogsV2Params) (cove.LogFilter, error) {
-	const op = "api.parseLogFilter"
 	f := cove.LogFilter{Limit: maxLogPage}
-	if p.Direction != nil && *p.Direction != "" {
-		if !p.Direction.Valid() {
-			return f, cove.E(cove.Invalid, op, nil, `unknown direction %q; use "forward" or "backward"`, clip(string(*p.Direction)))
-		}
-		f.Backward = *p.Direction == wire.Backward
+	var err error
+	if f.Backward, err = parseDirection(p.Direction); err != nil {
+		return f, err
 	}
-	if p.Level != nil && *p.Level != "" {
-		level, ok := cove.ParseLogLevel(string(*p.Level))
-		if !ok {
-			return f, cove.E(cove.Invalid, op, nil, `unknown level %q; use "debug", "info", "warn" or "error"`, clip(string(*p.Level)))
-		}
-		f.Level = level
+	if f.Level, err = parseLevel(p.Level); err != nil {
+		return f, err
 	}
 	if p.Search != nil {
 		if utf8.RuneCountInString(*p.Search) > maxSearch {
-			return f, cove.E(cove.Invalid, op, nil, `"search" may have at most %d letters`, maxSearch)
+			return f, invalid(`"search" may have at most %d letters`, maxSearch)
 		}
 		f.Search = *p.Search
 	}
@@ -97,6 +90,28 @@ func parseLogFilter(p wire.GetSandboxLogsV2Params) (cove.LogFilter, error) {
 		bound = &f.To
 	}
 	return f, parseMoment("cursor", p.Cursor, bound)
+}
+
+func parseDirection(direction *wire.LogDirection) (backward bool, err error) {
+	if direction == nil || *direction == "" {
+		return false, nil
+	}
+	if !direction.Valid() {
+		return false, invalid(`unknown direction %q; use "forward" or "backward"`, clip(string(*direction)))
+	}
+	return *direction == wire.Backward, nil
+}
+
+// parseLevel returns the least level of lines that are asked for.
+func parseLevel(name *wire.LogLevel) (cove.LogLevel, error) {
+	if name == nil || *name == "" {
+		return cove.LogDebug, nil
+	}
+	level, ok := cove.ParseLogLevel(string(*name))
+	if !ok {
+		return level, invalid(`unknown level %q; use "debug", "info", "warn" or "error"`, clip(string(*name)))
+	}
+	return level, nil
 }
 
 func parseLimit(limit *int32, f *cove.LogFilter) error {

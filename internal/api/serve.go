@@ -37,12 +37,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.noRoute(w, r)
 		return
 	}
-	h, pattern := s.mux.Handler(r)
+	mux := s.routes.of(r)
+	h, pattern := mux.Handler(r)
 	if pattern == "" {
 		s.unrouted(w, r, h)
 		return
 	}
-	s.mux.ServeHTTP(w, r)
+	mux.ServeHTTP(w, r)
 }
 
 // forTeam answers r with h if it carries a key. h returns its error instead of

@@ -28,6 +28,12 @@ func TestEveryOtherRouteNeedsAKey(t *testing.T) {
 		"DELETE /sandboxes/iabc", "POST /sandboxes/iabc/timeout", "POST /sandboxes/iabc/refreshes",
 		"POST /sandboxes/iabc/connect", "POST /v2/sandboxes/iabc/connect",
 		"GET /v2/sandboxes?limit=x", // no hint to who has no key
+		"POST /v3/templates", "GET /v2/templates", "POST /v2/templates", "GET /templates", "POST /templates",
+		"GET /templates/t1", "POST /templates/t1", "PATCH /templates/t1", "DELETE /templates/t1", "DELETE /templates/my-team/t1",
+		"PATCH /v2/templates/t1", "GET /templates/aliases/t1", "GET /templates/t1/files/x", "POST /v2/templates/t1/builds/x",
+		"POST /templates/t1/builds/x", "GET /templates/t1/builds/x/status", "GET /templates/t1/builds/x/logs",
+		"POST /templates/tags", "DELETE /templates/tags", "GET /templates/t1/tags", "GET /templates/t1/tags/count",
+		"GET /templates/t1/tags/exists",
 	}
 	for _, route := range routes {
 		t.Run(route, func(t *testing.T) {
@@ -144,6 +150,8 @@ func TestRequestsThatNoRouteTakes(t *testing.T) {
 		{"PATCH", "/sandboxes/iabc", 405, "DELETE, GET, HEAD", "DELETE, GET, HEAD"},
 		{"GET", "/sandboxes/iabc/timeout", 405, "POST", "POST"},
 		{"POST", "/health", 405, "GET, HEAD", "GET, HEAD"},
+		{"GET", "/uploads/", 404, "/uploads/", ""},
+		{"GET", "/uploads/x", 405, "PUT", "PUT"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.method+" "+tt.target[:min(40, len(tt.target))], func(t *testing.T) {

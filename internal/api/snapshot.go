@@ -1,11 +1,8 @@
 package api
 
 import (
-	"encoding/base64"
 	"fmt"
 	"net/http"
-	"strings"
-	"time"
 
 	cove "github.com/cove-sandbox/cove"
 	wire "github.com/cove-sandbox/cove/internal/gen/api"
@@ -68,12 +65,8 @@ func (s *server) ListSnapshots(w http.ResponseWriter, r *http.Request, p wire.Li
 }
 
 func parseSnapshotFilter(p wire.ListSnapshotsParams) (f cove.SnapshotFilter, err error) {
-	f.Limit = maxPage
-	if p.Limit != nil {
-		if *p.Limit < 1 || *p.Limit > maxPage {
-			return f, invalid(`"limit" must be from 1 to %d`, maxPage)
-		}
-		f.Limit = int(*p.Limit)
+	if f.Limit, err = pageLimit(p.Limit); err != nil {
+		return f, err
 	}
 	if p.SandboxID != nil && *p.SandboxID != "" {
 		if f.Origin, err = parseSandboxID(*p.SandboxID); err != nil {
@@ -86,24 +79,6 @@ func parseSnapshotFilter(p wire.ListSnapshotsParams) (f cove.SnapshotFilter, err
 	return f, err
 }
 
-// DeleteTemplate answers DELETE /templates/{templateID}, where the identifier
-// may be any way to name a template.
-func (s *server) DeleteTemplate(w http.ResponseWriter, r *http.Request, name string) {
-	s.forTeam(w, r, func(team cove.TeamID) error {
-		if err := s.control.DropSnapshot(r.Context(), team, name); err != nil {
-			return fmt.Errorf("delete template: %w", err)
-		}
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	})
-}
-
-// DeleteNamespacedTemplate answers DELETE /templates/{namespace}/{templateID}:
-// older clients do not encode the slash in a name.
-func (s *server) DeleteNamespacedTemplate(w http.ResponseWriter, r *http.Request, namespace, name string) {
-	s.DeleteTemplate(w, r, namespace+"/"+name)
-}
-
 // toSnapshot says how to make sandboxes from n.
 func toSnapshot(owner cove.Team, n cove.NamedSnapshot) wire.SnapshotInfo {
 	if !n.Template.Named() {
@@ -113,32 +88,14 @@ func toSnapshot(owner cove.Team, n cove.NamedSnapshot) wire.SnapshotInfo {
 	return wire.SnapshotInfo{SnapshotID: name, Names: []string{name}}
 }
 
-// A page token of a list of snapshots is the URL-safe base64 of
-// "<time>__<template>__<tag>".
-
 func formatSnapshotPos(p cove.SnapshotPos) string {
-	return base64.RawURLEncoding.EncodeToString([]byte(strings.Join(
-		[]string{p.TaggedAt.UTC().Format(time.RFC3339Nano), string(p.Template), p.Tag}, tokenSeparator)))
+	return formatToken(p.TaggedAt, string(p.Template), p.Tag)
 }
 
 func parseSnapshotPos(token string) (cove.SnapshotPos, error) {
-	bad := func(cause error) (cove.SnapshotPos, error) {
-		return cove.SnapshotPos{}, cove.E(cove.Invalid, "api.parseSnapshotPos", cause, "Invalid next token")
-	}
-	if len(token) > 2*maxToken {
-		return bad(nil)
-	}
-	raw, err := base64.RawURLEncoding.DecodeString(strings.TrimRight(token, "="))
+	at, parts, err := parseToken(token, 2)
 	if err != nil {
-		return bad(err)
+		return cove.SnapshotPos{}, err
 	}
-	parts := strings.SplitN(string(raw), tokenSeparator, 3)
-	if len(parts) != 3 {
-		return bad(nil)
-	}
-	at, err := time.Parse(time.RFC3339Nano, parts[0])
-	if err != nil {
-		return bad(err)
-	}
-	return cove.SnapshotPos{TaggedAt: at.UTC(), Template: cove.TemplateID(parts[1]), Tag: parts[2]}, nil
+	return cove.SnapshotPos{TaggedAt: at, Template: cove.TemplateID(parts[0]), Tag: parts[1]}, nil
 }

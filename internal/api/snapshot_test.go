@@ -76,20 +76,3 @@ func TestListSnapshots(t *testing.T) {
 		}
 	}
 }
-
-func TestDeleteSnapshot(t *testing.T) {
-	for path, want := range map[string]string{
-		"/templates/t1":                     "t1",
-		"/templates/my-team%2Fsnap%3Av2":    "my-team/snap:v2",
-		"/templates/my-team%2Fsnap:default": "my-team/snap:default",
-		"/templates/my-team/snap:v2":        "my-team/snap:v2",
-	} {
-		f := snapshotFixture(t)
-		if w := f.do("DELETE", path, ""); w.Code != 204 || f.control.name != want {
-			t.Errorf("%s: %d %s, of %q", path, w.Code, w.Body, f.control.name)
-		}
-	}
-	f := snapshotFixture(t)
-	f.control.err = cove.E(cove.NotFound, "fake", nil, "template 't1' not found")
-	wantError(t, f.do("DELETE", "/templates/t1", ""), 404, "template 't1' not found")
-}

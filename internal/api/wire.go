@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"maps"
 	"time"
 
@@ -117,12 +118,11 @@ func (s *server) tokenOf(sb cove.Sandbox) *string {
 	return new(s.tokens.Envd(sb.ID))
 }
 
-func (s *server) envdOf(sb cove.Sandbox) string {
-	if sb.Envd != "" {
-		return sb.Envd
-	}
-	return s.envdVersion
-}
+func (s *server) envdOf(sb cove.Sandbox) string { return s.envdVersionOf(sb.Envd) }
+
+// envdVersionOf returns what a record says of its daemon; this server's, if it
+// does not tell.
+func (s *server) envdVersionOf(recorded string) string { return cmp.Or(recorded, s.envdVersion) }
 
 func metadataOf(sb cove.Sandbox) wire.Strings {
 	if sb.Metadata == nil {

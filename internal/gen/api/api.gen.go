@@ -6,6 +6,7 @@
 package api
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,6 +14,30 @@ import (
 
 	"github.com/oapi-codegen/runtime"
 )
+
+// Defines values for BuildStatus.
+const (
+	BuildStatusBuilding BuildStatus = "building"
+	BuildStatusError    BuildStatus = "error"
+	BuildStatusReady    BuildStatus = "ready"
+	BuildStatusWaiting  BuildStatus = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the BuildStatus enum.
+func (e BuildStatus) Valid() bool {
+	switch e {
+	case BuildStatusBuilding:
+		return true
+	case BuildStatusError:
+		return true
+	case BuildStatusReady:
+		return true
+	case BuildStatusWaiting:
+		return true
+	default:
+		return false
+	}
+}
 
 // Defines values for LogDirection.
 const (
@@ -50,6 +75,24 @@ func (e LogLevel) Valid() bool {
 	case LogLevelInfo:
 		return true
 	case LogLevelWarn:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LogSource.
+const (
+	Persistent LogSource = "persistent"
+	Temporary  LogSource = "temporary"
+)
+
+// Valid indicates whether the value is a known member of the LogSource enum.
+func (e LogSource) Valid() bool {
+	switch e {
+	case Persistent:
+		return true
+	case Temporary:
 		return true
 	default:
 		return false
@@ -128,9 +171,171 @@ func (e State) Valid() bool {
 	}
 }
 
+// AWSLogin defines model for AWSLogin.
+type AWSLogin struct {
+	AwsAccessKeyId     string `json:"awsAccessKeyId"`
+	AwsRegion          string `json:"awsRegion"`
+	AwsSecretAccessKey string `json:"awsSecretAccessKey"`
+
+	// Type `aws`
+	Type string `json:"type"`
+}
+
+// AssignedTags defines model for AssignedTags.
+type AssignedTags struct {
+	// BuildID A UUID.
+	BuildID string   `json:"buildID"`
+	Tags    []string `json:"tags"`
+}
+
 // AutoResume defines model for AutoResume.
 type AutoResume struct {
 	Enabled bool `json:"enabled"`
+}
+
+// BasicLogin defines model for BasicLogin.
+type BasicLogin struct {
+	Password string `json:"password"`
+
+	// Type `registry`
+	Type     string `json:"type"`
+	Username string `json:"username"`
+}
+
+// Build defines model for Build.
+type Build struct {
+	// BuildID A UUID.
+	BuildID   string    `json:"buildID"`
+	CpuCount  int32     `json:"cpuCount"`
+	CreatedAt time.Time `json:"createdAt"`
+
+	// DiskSizeMB MiB
+	DiskSizeMB  *int32     `json:"diskSizeMB,omitempty"`
+	EnvdVersion *string    `json:"envdVersion,omitempty"`
+	FinishedAt  *time.Time `json:"finishedAt,omitempty"`
+
+	// MemoryMB MiB
+	MemoryMB  int32       `json:"memoryMB"`
+	Status    BuildStatus `json:"status"`
+	UpdatedAt time.Time   `json:"updatedAt"`
+}
+
+// BuildInfo defines model for BuildInfo.
+type BuildInfo struct {
+	// BuildID A UUID.
+	BuildID    string          `json:"buildID"`
+	LogEntries []BuildLogEntry `json:"logEntries"`
+
+	// Logs Always empty; older clients expect it.
+	Logs       []string     `json:"logs"`
+	Reason     *BuildReason `json:"reason,omitempty"`
+	Status     BuildStatus  `json:"status"`
+	TemplateID string       `json:"templateID"`
+}
+
+// BuildLogEntry defines model for BuildLogEntry.
+type BuildLogEntry struct {
+	Level   LogLevel `json:"level"`
+	Message string   `json:"message"`
+
+	// Step `base`, a number from 1, or `finalize`.
+	Step      *string   `json:"step,omitempty"`
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// BuildLogs defines model for BuildLogs.
+type BuildLogs struct {
+	Logs []BuildLogEntry `json:"logs"`
+}
+
+// BuildOrder What is to be built. Either of `fromImage` and `fromTemplate` is required.
+type BuildOrder struct {
+	// Force Use nothing that an earlier build has done.
+	Force *bool `json:"force,omitempty"`
+
+	// FromImage Reference to a container image.
+	FromImage *string `json:"fromImage,omitempty"`
+
+	// FromImageRegistry What the registry of `fromImage` asks for. It is used once and not stored.
+	FromImageRegistry *RegistryLogin `json:"fromImageRegistry,omitempty"`
+
+	// FromTemplate Identifier or name of a template: [namespace/]alias[:tag].
+	FromTemplate *string `json:"fromTemplate,omitempty"`
+
+	// ReadyCmd Command that succeeds once the start command can be used.
+	ReadyCmd *string `json:"readyCmd,omitempty"`
+
+	// StartCmd Command that runs in every sandbox from its beginning.
+	StartCmd *string     `json:"startCmd,omitempty"`
+	Steps    []BuildStep `json:"steps,omitempty"`
+}
+
+// BuildReason defines model for BuildReason.
+type BuildReason struct {
+	Message string `json:"message"`
+
+	// Step The step that failed: `base`, a number from 1, or `finalize`.
+	Step *string `json:"step,omitempty"`
+}
+
+// BuildRequest defines model for BuildRequest.
+type BuildRequest struct {
+	// Alias The same as `name`.
+	// Deprecated: this property has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	Alias    *string `json:"alias,omitempty"`
+	CpuCount *int32  `json:"cpuCount,omitempty"`
+
+	// MemoryMB MiB
+	MemoryMB *int32 `json:"memoryMB,omitempty"`
+
+	// MinFreeDiskMb How much its sandboxes can write at least; in MiB.
+	MinFreeDiskMb *int32 `json:"minFreeDiskMb,omitempty"`
+
+	// Name alias[:tag] of the template; required, unless `alias` says it.
+	Name *string `json:"name,omitempty"`
+
+	// Tags What the build is called once it is ready, beside the tag of the name. `default` if neither says anything.
+	Tags []string `json:"tags,omitempty"`
+
+	// TeamID The team of the key, if it is given at all.
+	TeamID *string `json:"teamID,omitempty"`
+}
+
+// BuildRequestV2 defines model for BuildRequestV2.
+type BuildRequestV2 struct {
+	Alias    string `json:"alias"`
+	CpuCount *int32 `json:"cpuCount,omitempty"`
+
+	// MemoryMB MiB
+	MemoryMB *int32  `json:"memoryMB,omitempty"`
+	TeamID   *string `json:"teamID,omitempty"`
+}
+
+// BuildStatus defines model for BuildStatus.
+type BuildStatus string
+
+// BuildStep defines model for BuildStep.
+type BuildStep struct {
+	// Args COPY: source, destination, then optionally owner and mode. RUN: command, then optionally the user. ENV: name, value, and so on. WORKDIR: directory. USER: name.
+	Args []string `json:"args,omitempty"`
+
+	// FilesHash Of what is copied: 64 lower-case hexadecimal digits. Required for COPY.
+	FilesHash *string `json:"filesHash,omitempty"`
+
+	// Force Do this step and those after it again.
+	Force *bool `json:"force,omitempty"`
+
+	// ForceUpload A note of the client to itself.
+	ForceUpload *bool `json:"forceUpload,omitempty"`
+
+	// Gzip A note of the client to itself.
+	Gzip *bool `json:"gzip,omitempty"`
+
+	// ResolveSymlinks A note of the client to itself.
+	ResolveSymlinks *bool `json:"resolveSymlinks,omitempty"`
+
+	// Type `COPY`, `RUN`, `ENV`, `WORKDIR` or `USER`.
+	Type string `json:"type"`
 }
 
 // ConnectSandbox defines model for ConnectSandbox.
@@ -177,6 +382,15 @@ type Error struct {
 	Message string `json:"message"`
 }
 
+// FilesUpload defines model for FilesUpload.
+type FilesUpload struct {
+	// Present Whether the files are there already.
+	Present bool `json:"present"`
+
+	// Url Where they can be sent with PUT.
+	Url *string `json:"url,omitempty"`
+}
+
 // ForkResult Either of the two.
 type ForkResult struct {
 	Error *Error `json:"error,omitempty"`
@@ -191,6 +405,23 @@ type ForkSandbox struct {
 
 	// Timeout Seconds from now that each copy lives.
 	Timeout *int32 `json:"timeout,omitempty"`
+}
+
+// FoundTag defines model for FoundTag.
+type FoundTag struct {
+	Exists bool `json:"exists"`
+
+	// NormalizedTag The tag as it is kept.
+	NormalizedTag string `json:"normalizedTag"`
+}
+
+// GCPLogin defines model for GCPLogin.
+type GCPLogin struct {
+	// ServiceAccountJson The key of a service account.
+	ServiceAccountJson string `json:"serviceAccountJson"`
+
+	// Type `gcp`
+	Type string `json:"type"`
 }
 
 // IAM defines model for IAM.
@@ -260,6 +491,9 @@ type LogEntry struct {
 
 // LogLevel defines model for LogLevel.
 type LogLevel string
+
+// LogSource defines model for LogSource.
+type LogSource string
 
 // MCP What the client configures its MCP gateway with. The client starts the gateway itself, with a command in the new sandbox; the server has nothing to do for it.
 type MCP map[string]interface{}
@@ -370,6 +604,21 @@ type PauseSandbox struct {
 
 	// RequireHealthyGuest Refuse with 503 if the daemon in the sandbox does not answer. Otherwise that is noted, and the sandbox can be resumed without its memory only.
 	RequireHealthyGuest *bool `json:"requireHealthyGuest,omitempty"`
+}
+
+// RegistryLogin What the registry of `fromImage` asks for. It is used once and not stored.
+type RegistryLogin = json.RawMessage
+
+// RequestedBuild defines model for RequestedBuild.
+type RequestedBuild struct {
+	Aliases []string `json:"aliases"`
+
+	// BuildID A UUID.
+	BuildID    string   `json:"buildID"`
+	Names      []string `json:"names"`
+	Public     bool     `json:"public"`
+	Tags       []string `json:"tags"`
+	TemplateID string   `json:"templateID"`
 }
 
 // ResumeSandbox defines model for ResumeSandbox.
@@ -492,6 +741,184 @@ type State string
 // Strings defines model for Strings.
 type Strings map[string]string
 
+// TagAssignment defines model for TagAssignment.
+type TagAssignment struct {
+	Tags []string `json:"tags"`
+
+	// Target The build, as [namespace/]alias[:tag] or as the template's identifier or name with the build's identifier after a colon.
+	Target string `json:"target"`
+}
+
+// TagCount defines model for TagCount.
+type TagCount struct {
+	Total int32 `json:"total"`
+}
+
+// TagRemoval defines model for TagRemoval.
+type TagRemoval struct {
+	// Name [namespace/]alias or identifier of the template.
+	Name string   `json:"name"`
+	Tags []string `json:"tags"`
+}
+
+// TeamUser defines model for TeamUser.
+type TeamUser struct {
+	Email *string `json:"email"`
+
+	// Id A UUID.
+	Id string `json:"id"`
+}
+
+// Template A template as its newest build that is ready made it; while there is none, as its newest build is to make it.
+type Template struct {
+	Aliases []string `json:"aliases"`
+
+	// BuildCount 0 if it is another's.
+	BuildCount int32 `json:"buildCount"`
+
+	// BuildID A UUID.
+	BuildID     string      `json:"buildID"`
+	BuildStatus BuildStatus `json:"buildStatus"`
+	CpuCount    int32       `json:"cpuCount"`
+	CreatedAt   time.Time   `json:"createdAt"`
+
+	// CreatedBy Always null.
+	CreatedBy *TeamUser `json:"createdBy"`
+
+	// DiskSizeMB MiB
+	DiskSizeMB int32 `json:"diskSizeMB"`
+
+	// EnvdVersion Version of the daemon in its sandboxes.
+	EnvdVersion string `json:"envdVersion"`
+
+	// IsDefault Whether every team has it from the installation.
+	IsDefault *bool `json:"isDefault,omitempty"`
+
+	// LastSpawnedAt Null if never, or if the template is another's.
+	LastSpawnedAt *time.Time `json:"lastSpawnedAt"`
+
+	// MemoryMB MiB
+	MemoryMB int32 `json:"memoryMB"`
+
+	// Names The aliases with the namespace, which is the team's.
+	Names []string `json:"names"`
+
+	// Public Whether other teams may use it.
+	Public bool `json:"public"`
+
+	// SpawnCount How many sandboxes were made from it; 0 if it is another's.
+	SpawnCount int64     `json:"spawnCount"`
+	TemplateID string    `json:"templateID"`
+	UpdatedAt  time.Time `json:"updatedAt"`
+}
+
+// TemplateAlias defines model for TemplateAlias.
+type TemplateAlias struct {
+	Public     bool   `json:"public"`
+	TemplateID string `json:"templateID"`
+}
+
+// TemplateLegacy defines model for TemplateLegacy.
+type TemplateLegacy struct {
+	Aliases []string `json:"aliases"`
+
+	// BuildCount 0 if it is another's.
+	BuildCount int32 `json:"buildCount"`
+
+	// BuildID A UUID.
+	BuildID   string    `json:"buildID"`
+	CpuCount  int32     `json:"cpuCount"`
+	CreatedAt time.Time `json:"createdAt"`
+
+	// CreatedBy Always null.
+	CreatedBy *TeamUser `json:"createdBy"`
+
+	// DiskSizeMB MiB
+	DiskSizeMB int32 `json:"diskSizeMB"`
+
+	// EnvdVersion Version of the daemon in its sandboxes.
+	EnvdVersion string `json:"envdVersion"`
+
+	// LastSpawnedAt Null if never, or if the template is another's.
+	LastSpawnedAt *time.Time `json:"lastSpawnedAt"`
+
+	// MemoryMB MiB
+	MemoryMB int32 `json:"memoryMB"`
+
+	// Public Whether other teams may use it.
+	Public bool `json:"public"`
+
+	// SpawnCount How many sandboxes were made from it; 0 if it is another's.
+	SpawnCount int64     `json:"spawnCount"`
+	TemplateID string    `json:"templateID"`
+	UpdatedAt  time.Time `json:"updatedAt"`
+}
+
+// TemplateNames defines model for TemplateNames.
+type TemplateNames struct {
+	Names []string `json:"names"`
+}
+
+// TemplateTag defines model for TemplateTag.
+type TemplateTag struct {
+	// BuildID A UUID.
+	BuildID string `json:"buildID"`
+
+	// CreatedAt When the tag was given to the build.
+	CreatedAt time.Time `json:"createdAt"`
+	Tag       string    `json:"tag"`
+}
+
+// TemplateUpdate defines model for TemplateUpdate.
+type TemplateUpdate struct {
+	// Public Whether other teams may use it.
+	Public bool `json:"public"`
+}
+
+// TemplateWithBuilds defines model for TemplateWithBuilds.
+type TemplateWithBuilds struct {
+	Aliases []string `json:"aliases"`
+
+	// BuildCount 0 if it is another's.
+	BuildCount int32 `json:"buildCount"`
+
+	// BuildID A UUID.
+	BuildID     string      `json:"buildID"`
+	BuildStatus BuildStatus `json:"buildStatus"`
+	Builds      []Build     `json:"builds"`
+	CpuCount    int32       `json:"cpuCount"`
+	CreatedAt   time.Time   `json:"createdAt"`
+
+	// CreatedBy Always null.
+	CreatedBy *TeamUser `json:"createdBy"`
+
+	// DiskSizeMB MiB
+	DiskSizeMB int32 `json:"diskSizeMB"`
+
+	// EnvdVersion Version of the daemon in its sandboxes.
+	EnvdVersion string `json:"envdVersion"`
+
+	// IsDefault Whether every team has it from the installation.
+	IsDefault *bool `json:"isDefault,omitempty"`
+
+	// LastSpawnedAt Null if never, or if the template is another's.
+	LastSpawnedAt *time.Time `json:"lastSpawnedAt"`
+
+	// MemoryMB MiB
+	MemoryMB int32 `json:"memoryMB"`
+
+	// Names The aliases with the namespace, which is the team's.
+	Names []string `json:"names"`
+
+	// Public Whether other teams may use it.
+	Public bool `json:"public"`
+
+	// SpawnCount How many sandboxes were made from it; 0 if it is another's.
+	SpawnCount int64     `json:"spawnCount"`
+	TemplateID string    `json:"templateID"`
+	UpdatedAt  time.Time `json:"updatedAt"`
+}
+
 // VolumeMount defines model for VolumeMount.
 type VolumeMount struct {
 	Name string `json:"name"`
@@ -499,6 +926,15 @@ type VolumeMount struct {
 	// Path Absolute and clean.
 	Path string `json:"path"`
 }
+
+// BuildID defines model for BuildID.
+type BuildID = string
+
+// BuildLogLevel defines model for BuildLogLevel.
+type BuildLogLevel = LogLevel
+
+// BuildLogLimit defines model for BuildLogLimit.
+type BuildLogLimit = int32
 
 // IdempotencyKey defines model for IdempotencyKey.
 type IdempotencyKey = string
@@ -509,8 +945,20 @@ type LogLimit = int32
 // Metadata defines model for Metadata.
 type Metadata = string
 
+// NextToken defines model for NextToken.
+type NextToken = string
+
+// PageLimit defines model for PageLimit.
+type PageLimit = int32
+
 // SandboxID defines model for SandboxID.
 type SandboxID = string
+
+// TeamID defines model for TeamID.
+type TeamID = string
+
+// TemplateID defines model for TemplateID.
+type TemplateID = string
 
 // SandboxList defines model for SandboxList.
 type SandboxList = []ListedSandbox
@@ -562,11 +1010,61 @@ type ListSnapshotsParams struct {
 	// Name Only snapshots of this name or identifier: [namespace/]alias[:tag].
 	Name *string `form:"name,omitempty" json:"name,omitempty"`
 
-	// Limit Most snapshots on the page.
-	Limit *int32 `form:"limit,omitempty" json:"limit,omitempty"`
+	// Limit Most items on the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
 
 	// NextToken The `X-Next-Token` of the page before.
-	NextToken *string `form:"nextToken,omitempty" json:"nextToken,omitempty"`
+	NextToken *NextToken `form:"nextToken,omitempty" json:"nextToken,omitempty"`
+}
+
+// ListTemplatesParams defines parameters for ListTemplates.
+type ListTemplatesParams struct {
+	// TeamID The team of the key, if it is given at all.
+	TeamID *TeamID `form:"teamID,omitempty" json:"teamID,omitempty"`
+}
+
+// GetTemplateParams defines parameters for GetTemplate.
+type GetTemplateParams struct {
+	// NextToken The `X-Next-Token` of the page before.
+	NextToken *NextToken `form:"nextToken,omitempty" json:"nextToken,omitempty"`
+
+	// Limit Most items on the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetBuildLogsParams defines parameters for GetBuildLogs.
+type GetBuildLogsParams struct {
+	// Cursor Milliseconds since 1970: forward, lines from then on; backward, lines before then. Without it, from the beginning or from the end.
+	Cursor *int64 `form:"cursor,omitempty" json:"cursor,omitempty"`
+
+	// Limit Most lines of the answer.
+	Limit *BuildLogLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Direction Forward, oldest first, without it.
+	Direction *LogDirection `form:"direction,omitempty" json:"direction,omitempty"`
+
+	// Level Lines of this level and graver ones.
+	Level *BuildLogLevel `form:"level,omitempty" json:"level,omitempty"`
+
+	// Source Where to read it. There is one place, whichever is asked for.
+	Source *LogSource `form:"source,omitempty" json:"source,omitempty"`
+}
+
+// GetBuildStatusParams defines parameters for GetBuildStatus.
+type GetBuildStatusParams struct {
+	// LogsOffset How many lines to pass over.
+	LogsOffset *int32 `form:"logsOffset,omitempty" json:"logsOffset,omitempty"`
+
+	// Limit Most lines of the answer.
+	Limit *BuildLogLimit `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Level Lines of this level and graver ones.
+	Level *BuildLogLevel `form:"level,omitempty" json:"level,omitempty"`
+}
+
+// FindTagParams defines parameters for FindTag.
+type FindTagParams struct {
+	Tag string `form:"tag" json:"tag"`
 }
 
 // ListSandboxesV2Params defines parameters for ListSandboxesV2.
@@ -617,6 +1115,18 @@ type GetSandboxLogsV2Params struct {
 	Search *string `form:"search,omitempty" json:"search,omitempty"`
 }
 
+// ListTemplatesV2Params defines parameters for ListTemplatesV2.
+type ListTemplatesV2Params struct {
+	// TeamID The team of the key, if it is given at all.
+	TeamID *TeamID `form:"teamID,omitempty" json:"teamID,omitempty"`
+
+	// NextToken The `X-Next-Token` of the page before.
+	NextToken *NextToken `form:"nextToken,omitempty" json:"nextToken,omitempty"`
+
+	// Limit Most items on the page.
+	Limit *PageLimit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // CreateSandboxJSONRequestBody defines body for CreateSandbox for application/json ContentType.
 //
 // Deprecated: this type has been marked as deprecated upstream, but no `x-deprecated-reason` was set
@@ -647,11 +1157,36 @@ type CreateSnapshotJSONRequestBody = NewSnapshot
 // SetSandboxTimeoutJSONRequestBody defines body for SetSandboxTimeout for application/json ContentType.
 type SetSandboxTimeoutJSONRequestBody = SandboxTimeout
 
+// RemoveTagsJSONRequestBody defines body for RemoveTags for application/json ContentType.
+type RemoveTagsJSONRequestBody = TagRemoval
+
+// AssignTagsJSONRequestBody defines body for AssignTags for application/json ContentType.
+type AssignTagsJSONRequestBody = TagAssignment
+
+// UpdateTemplateJSONRequestBody defines body for UpdateTemplate for application/json ContentType.
+//
+// Deprecated: this type has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+type UpdateTemplateJSONRequestBody = TemplateUpdate
+
 // CreateSandboxV2JSONRequestBody defines body for CreateSandboxV2 for application/json ContentType.
 type CreateSandboxV2JSONRequestBody = NewSandboxV2
 
 // ConnectSandboxV2JSONRequestBody defines body for ConnectSandboxV2 for application/json ContentType.
 type ConnectSandboxV2JSONRequestBody = ConnectSandboxV2
+
+// RequestBuildV2JSONRequestBody defines body for RequestBuildV2 for application/json ContentType.
+//
+// Deprecated: this type has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+type RequestBuildV2JSONRequestBody = BuildRequestV2
+
+// UpdateTemplateV2JSONRequestBody defines body for UpdateTemplateV2 for application/json ContentType.
+type UpdateTemplateV2JSONRequestBody = TemplateUpdate
+
+// BeginBuildJSONRequestBody defines body for BeginBuild for application/json ContentType.
+type BeginBuildJSONRequestBody = BuildOrder
+
+// RequestBuildJSONRequestBody defines body for RequestBuild for application/json ContentType.
+type RequestBuildJSONRequestBody = BuildRequest
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
@@ -713,14 +1248,72 @@ type ServerInterface interface {
 	// ListSnapshots List the snapshots that are kept, newest first
 	// (GET /snapshots)
 	ListSnapshots(w http.ResponseWriter, r *http.Request, params ListSnapshotsParams)
-	// DeleteNamespacedTemplate Delete a snapshot whose name was not URL-encoded
+	// ListTemplates List the team's templates, newest first
+	// (GET /templates)
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	ListTemplates(w http.ResponseWriter, r *http.Request, params ListTemplatesParams)
+	// RequestBuildV1 Ask for a build from the text of a Dockerfile (first generation)
+	// (POST /templates)
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	RequestBuildV1(w http.ResponseWriter, r *http.Request)
+	// GetTemplateByAlias Say whether there is a template of a name
+	// (GET /templates/aliases/{alias})
+	GetTemplateByAlias(w http.ResponseWriter, r *http.Request, alias string)
+	// RemoveTags Take tags from a template
+	// (DELETE /templates/tags)
+	RemoveTags(w http.ResponseWriter, r *http.Request)
+	// AssignTags Give tags to a build
+	// (POST /templates/tags)
+	AssignTags(w http.ResponseWriter, r *http.Request)
+	// DeleteNamespacedTemplate Delete a template or a snapshot whose name was not URL-encoded
 	// (DELETE /templates/{namespace}/{templateID})
 	//
 	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
 	DeleteNamespacedTemplate(w http.ResponseWriter, r *http.Request, namespace string, templateID string)
-	// DeleteTemplate Delete a snapshot
+	// DeleteTemplate Delete a template or a snapshot
 	// (DELETE /templates/{templateID})
-	DeleteTemplate(w http.ResponseWriter, r *http.Request, templateID string)
+	DeleteTemplate(w http.ResponseWriter, r *http.Request, templateID TemplateID)
+	// GetTemplate Describe a template with its builds, newest first
+	// (GET /templates/{templateID})
+	GetTemplate(w http.ResponseWriter, r *http.Request, templateID TemplateID, params GetTemplateParams)
+	// UpdateTemplate Say who may use a template (first generation)
+	// (PATCH /templates/{templateID})
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	UpdateTemplate(w http.ResponseWriter, r *http.Request, templateID TemplateID)
+	// RebuildV1 Ask for another build from the text of a Dockerfile (first generation)
+	// (POST /templates/{templateID})
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	RebuildV1(w http.ResponseWriter, r *http.Request, templateID TemplateID)
+	// BeginBuildV1 Begin a build from the text of a Dockerfile (first generation)
+	// (POST /templates/{templateID}/builds/{buildID})
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	BeginBuildV1(w http.ResponseWriter, r *http.Request, templateID TemplateID, buildID BuildID)
+	// GetBuildLogs Read a build's log
+	// (GET /templates/{templateID}/builds/{buildID}/logs)
+	GetBuildLogs(w http.ResponseWriter, r *http.Request, templateID TemplateID, buildID BuildID, params GetBuildLogsParams)
+	// GetBuildStatus Say how far a build is, with lines of its log
+	// (GET /templates/{templateID}/builds/{buildID}/status)
+	GetBuildStatus(w http.ResponseWriter, r *http.Request, templateID TemplateID, buildID BuildID, params GetBuildStatusParams)
+	// GetFilesUpload Say where files for a build are to be sent
+	// (GET /templates/{templateID}/files/{hash})
+	GetFilesUpload(w http.ResponseWriter, r *http.Request, templateID TemplateID, hash string)
+	// ListTags List a template's tags, newest first
+	// (GET /templates/{templateID}/tags)
+	ListTags(w http.ResponseWriter, r *http.Request, templateID TemplateID)
+	// CountTags Count a template's tags
+	// (GET /templates/{templateID}/tags/count)
+	CountTags(w http.ResponseWriter, r *http.Request, templateID TemplateID)
+	// FindTag Say whether a template has a tag
+	// (GET /templates/{templateID}/tags/exists)
+	FindTag(w http.ResponseWriter, r *http.Request, templateID TemplateID, params FindTagParams)
+	// UploadFiles Send files for a build
+	// (PUT /uploads/{token})
+	UploadFiles(w http.ResponseWriter, r *http.Request, token string)
 	// ListSandboxesV2 List sandboxes, page by page
 	// (GET /v2/sandboxes)
 	ListSandboxesV2(w http.ResponseWriter, r *http.Request, params ListSandboxesV2Params)
@@ -733,6 +1326,23 @@ type ServerInterface interface {
 	// GetSandboxLogsV2 Read a sandbox's log
 	// (GET /v2/sandboxes/{sandboxID}/logs)
 	GetSandboxLogsV2(w http.ResponseWriter, r *http.Request, sandboxID SandboxID, params GetSandboxLogsV2Params)
+	// ListTemplatesV2 List the team's templates page by page, newest first
+	// (GET /v2/templates)
+	ListTemplatesV2(w http.ResponseWriter, r *http.Request, params ListTemplatesV2Params)
+	// RequestBuildV2 Ask for a build of a template (second generation)
+	// (POST /v2/templates)
+	//
+	// Deprecated: this operation has been marked as deprecated upstream, but no `x-deprecated-reason` was set
+	RequestBuildV2(w http.ResponseWriter, r *http.Request)
+	// UpdateTemplateV2 Say who may use a template
+	// (PATCH /v2/templates/{templateID})
+	UpdateTemplateV2(w http.ResponseWriter, r *http.Request, templateID TemplateID)
+	// BeginBuild Say what is to be built, and begin
+	// (POST /v2/templates/{templateID}/builds/{buildID})
+	BeginBuild(w http.ResponseWriter, r *http.Request, templateID TemplateID, buildID BuildID)
+	// RequestBuild Ask for a build of a template
+	// (POST /v3/templates)
+	RequestBuild(w http.ResponseWriter, r *http.Request)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -1281,6 +1891,107 @@ func (siw *ServerInterfaceWrapper) ListSnapshots(w http.ResponseWriter, r *http.
 	handler.ServeHTTP(w, r)
 }
 
+// ListTemplates operation middleware
+func (siw *ServerInterfaceWrapper) ListTemplates(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTemplatesParams
+
+	// ------------- Optional query parameter "teamID" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "teamID", r.URL.Query(), &params.TeamID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "teamID"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "teamID", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTemplates(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RequestBuildV1 operation middleware
+func (siw *ServerInterfaceWrapper) RequestBuildV1(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RequestBuildV1(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTemplateByAlias operation middleware
+func (siw *ServerInterfaceWrapper) GetTemplateByAlias(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "alias" -------------
+	var alias string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "alias", r.PathValue("alias"), &alias, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "alias", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTemplateByAlias(w, r, alias)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveTags operation middleware
+func (siw *ServerInterfaceWrapper) RemoveTags(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveTags(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AssignTags operation middleware
+func (siw *ServerInterfaceWrapper) AssignTags(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AssignTags(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // DeleteNamespacedTemplate operation middleware
 func (siw *ServerInterfaceWrapper) DeleteNamespacedTemplate(w http.ResponseWriter, r *http.Request) {
 
@@ -1323,7 +2034,7 @@ func (siw *ServerInterfaceWrapper) DeleteTemplate(w http.ResponseWriter, r *http
 	_ = err
 
 	// ------------- Path parameter "templateID" -------------
-	var templateID string
+	var templateID TemplateID
 
 	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
 	if err != nil {
@@ -1333,6 +2044,483 @@ func (siw *ServerInterfaceWrapper) DeleteTemplate(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.DeleteTemplate(w, r, templateID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTemplate operation middleware
+func (siw *ServerInterfaceWrapper) GetTemplate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetTemplateParams
+
+	// ------------- Optional query parameter "nextToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "nextToken", r.URL.Query(), &params.NextToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "nextToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "nextToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTemplate(w, r, templateID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateTemplate operation middleware
+func (siw *ServerInterfaceWrapper) UpdateTemplate(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateTemplate(w, r, templateID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RebuildV1 operation middleware
+func (siw *ServerInterfaceWrapper) RebuildV1(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RebuildV1(w, r, templateID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginBuildV1 operation middleware
+func (siw *ServerInterfaceWrapper) BeginBuildV1(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "buildID" -------------
+	var buildID BuildID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "buildID", r.PathValue("buildID"), &buildID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "buildID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginBuildV1(w, r, templateID, buildID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetBuildLogs operation middleware
+func (siw *ServerInterfaceWrapper) GetBuildLogs(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "buildID" -------------
+	var buildID BuildID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "buildID", r.PathValue("buildID"), &buildID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "buildID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetBuildLogsParams
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "direction" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "direction", r.URL.Query(), &params.Direction, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "direction"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "direction", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "level" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "level", r.URL.Query(), &params.Level, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "level"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "level", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "source" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "source", r.URL.Query(), &params.Source, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "source"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "source", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetBuildLogs(w, r, templateID, buildID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetBuildStatus operation middleware
+func (siw *ServerInterfaceWrapper) GetBuildStatus(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "buildID" -------------
+	var buildID BuildID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "buildID", r.PathValue("buildID"), &buildID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "buildID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetBuildStatusParams
+
+	// ------------- Optional query parameter "logsOffset" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "logsOffset", r.URL.Query(), &params.LogsOffset, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "logsOffset"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "logsOffset", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "level" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "level", r.URL.Query(), &params.Level, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "level"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "level", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetBuildStatus(w, r, templateID, buildID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetFilesUpload operation middleware
+func (siw *ServerInterfaceWrapper) GetFilesUpload(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "hash" -------------
+	var hash string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "hash", r.PathValue("hash"), &hash, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "hash", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetFilesUpload(w, r, templateID, hash)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTags operation middleware
+func (siw *ServerInterfaceWrapper) ListTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTags(w, r, templateID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CountTags operation middleware
+func (siw *ServerInterfaceWrapper) CountTags(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CountTags(w, r, templateID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// FindTag operation middleware
+func (siw *ServerInterfaceWrapper) FindTag(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params FindTagParams
+
+	// ------------- Required query parameter "tag" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "tag", r.URL.Query(), &params.Tag, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "tag"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tag", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.FindTag(w, r, templateID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UploadFiles operation middleware
+func (siw *ServerInterfaceWrapper) UploadFiles(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "token" -------------
+	var token string
+
+	err = runtime.BindStyledParameterWithOptions("simple", "token", r.PathValue("token"), &token, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "token", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UploadFiles(w, r, token)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1614,6 +2802,154 @@ func (siw *ServerInterfaceWrapper) GetSandboxLogsV2(w http.ResponseWriter, r *ht
 	handler.ServeHTTP(w, r)
 }
 
+// ListTemplatesV2 operation middleware
+func (siw *ServerInterfaceWrapper) ListTemplatesV2(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTemplatesV2Params
+
+	// ------------- Optional query parameter "teamID" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "teamID", r.URL.Query(), &params.TeamID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "teamID"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "teamID", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "nextToken" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "nextToken", r.URL.Query(), &params.NextToken, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "nextToken"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "nextToken", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int32"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTemplatesV2(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RequestBuildV2 operation middleware
+func (siw *ServerInterfaceWrapper) RequestBuildV2(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RequestBuildV2(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// UpdateTemplateV2 operation middleware
+func (siw *ServerInterfaceWrapper) UpdateTemplateV2(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.UpdateTemplateV2(w, r, templateID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// BeginBuild operation middleware
+func (siw *ServerInterfaceWrapper) BeginBuild(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "templateID" -------------
+	var templateID TemplateID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "templateID", r.PathValue("templateID"), &templateID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "templateID", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "buildID" -------------
+	var buildID BuildID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "buildID", r.PathValue("buildID"), &buildID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: true})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "buildID", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.BeginBuild(w, r, templateID, buildID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RequestBuild operation middleware
+func (siw *ServerInterfaceWrapper) RequestBuild(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RequestBuild(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 type UnescapedCookieParamError struct {
 	ParamName string
 	Err       error
@@ -1750,8 +3086,29 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/sandboxes/{sandboxID}/resume", wrapper.ResumeSandbox)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/sandboxes/{sandboxID}/snapshots", wrapper.CreateSnapshot)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/snapshots", wrapper.ListSnapshots)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v3/templates", wrapper.RequestBuild)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/v2/templates", wrapper.ListTemplatesV2)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v2/templates", wrapper.RequestBuildV2)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates", wrapper.ListTemplates)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/templates", wrapper.RequestBuildV1)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/templates/{templateID}", wrapper.DeleteTemplate)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}", wrapper.GetTemplate)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/templates/{templateID}", wrapper.UpdateTemplate)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/templates/{templateID}", wrapper.RebuildV1)
+	m.HandleFunc(http.MethodPatch+" "+options.BaseURL+"/v2/templates/{templateID}", wrapper.UpdateTemplateV2)
 	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/templates/{namespace}/{templateID}", wrapper.DeleteNamespacedTemplate)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/aliases/{alias}", wrapper.GetTemplateByAlias)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}/files/{hash}", wrapper.GetFilesUpload)
+	m.HandleFunc(http.MethodPut+" "+options.BaseURL+"/uploads/{token}", wrapper.UploadFiles)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/v2/templates/{templateID}/builds/{buildID}", wrapper.BeginBuild)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/templates/{templateID}/builds/{buildID}", wrapper.BeginBuildV1)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}/builds/{buildID}/status", wrapper.GetBuildStatus)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}/builds/{buildID}/logs", wrapper.GetBuildLogs)
+	m.HandleFunc(http.MethodDelete+" "+options.BaseURL+"/templates/tags", wrapper.RemoveTags)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/templates/tags", wrapper.AssignTags)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}/tags", wrapper.ListTags)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}/tags/count", wrapper.CountTags)
+	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/templates/{templateID}/tags/exists", wrapper.FindTag)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/sandboxes/metrics", wrapper.GetLatestMetrics)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/sandboxes/{sandboxID}/metrics", wrapper.GetSandboxMetrics)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/sandboxes/{sandboxID}/logs", wrapper.GetSandboxLogs)
