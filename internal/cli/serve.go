@@ -23,6 +23,7 @@ type serveFlags struct {
 	resources     cove.Resources
 	metrics       time.Duration
 	logs          time.Duration
+	builds        buildFlags
 }
 
 // week is how long sandboxes' metrics and logs are kept if nothing else is said.
@@ -58,6 +59,7 @@ data directory, and they are still there.`,
 	f.DurationVar(&flags.maxTimeout, "max-timeout", 0, "longest life of a sandbox, for example 24h; 0: no limit")
 	f.DurationVar(&flags.metrics, "metrics-retention", week, "how long it is kept what sandboxes used")
 	f.DurationVar(&flags.logs, "log-retention", week, "how long logs of sandboxes are kept")
+	flags.builds.add(f)
 	f.IntVar(&flags.resources.CPUs, "cpus", 2, "processors of a sandbox of the base template")
 	f.IntVar(&flags.resources.MemoryMB, "memory-mb", 1024, "memory of a sandbox of the base template, in MiB")
 	f.IntVar(&flags.resources.DiskMB, "disk-mb", 10240, "disk of a sandbox of the base template, in MiB")
@@ -75,6 +77,10 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 	}
 	if flags.warm < 0 || flags.most < 0 || flags.teamSandboxes < 0 || flags.teamSnapshots < 0 || flags.maxTimeout < 0 || r.CPUs < 1 || r.MemoryMB < 128 || r.DiskMB < 64 {
 		return fmt.Errorf("limits must not be negative; a sandbox has at least 1 processor, 128 MiB of memory and 64 MiB of disk; %w", errUsage)
+	}
+	images, err := flags.builds.images()
+	if err != nil {
+		return err
 	}
 	dataDir, err := filepath.Abs(setting(c, "data-dir", "COVE_DATA_DIR"))
 	if err != nil {
@@ -101,6 +107,10 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 		TeamSnapshotsMB: flags.teamSnapshots,
 
 		Resources: r,
+
+		Images:     images,
+		Builds:     flags.builds.atOnce,
+		TeamBuilds: flags.builds.ofTeam,
 
 		MetricsRetention: flags.metrics,
 		LogRetention:     flags.logs,

@@ -163,7 +163,7 @@ func (b base) Build(ctx context.Context, id cove.BuildID) (cove.Build, error) {
 }
 
 func buildOf(m builder.Manifest) cove.Build {
-	return cove.Build{ID: m.Build, Envd: paths.Version, User: m.User, Workdir: m.Workdir}
+	return cove.Build{ID: m.Build, Envd: paths.Version, Setup: cove.Setup{User: m.User, Workdir: m.Workdir}}
 }
 
 // daemon fits the client of the daemon inside to the orchestrator.

@@ -30,6 +30,7 @@ import (
 	"github.com/cove-sandbox/cove/internal/orchestrator"
 	"github.com/cove-sandbox/cove/internal/proxy"
 	"github.com/cove-sandbox/cove/internal/run"
+	"github.com/cove-sandbox/cove/internal/runtime"
 	"github.com/cove-sandbox/cove/internal/runtime/runsc"
 	"github.com/cove-sandbox/cove/internal/store"
 	"github.com/cove-sandbox/cove/internal/store/sqlite"
@@ -58,6 +59,10 @@ type Config struct {
 	TeamSnapshotsMB int64 // MiB of disk that a team's snapshots may take; 0: no limit
 
 	Resources cove.Resources // of sandboxes of the base template; zero: control's default
+
+	Images     Images // that templates begin with
+	Builds     int    // template builds that are done at once; 0: control's default
+	TeamBuilds int    // template builds of a team that may be under way; 0: control's default
 
 	MetricsRetention time.Duration // of what sandboxes used; 0: control's default
 	LogRetention     time.Duration // of what became of them; 0: control's default
@@ -193,11 +198,20 @@ func (s *Server) assemble(ctx context.Context) error {
 	if err := s.builder.Clean(ctx); err != nil {
 		return err
 	}
-	if s.orchestrator, err = s.newOrchestrator(ctx, instance, tokens); err != nil {
+	tools, err := packTools(ctx, cfg.Envd, s.toolsDir())
+	if err != nil {
+		return err
+	}
+	if s.orchestrator, err = s.newOrchestrator(ctx, instance, tools, tokens); err != nil {
+		return err
+	}
+	builds, uploads, err := s.newTemplates(filepath.Base(tools.Source))
+	if err != nil {
 		return err
 	}
 	s.control, err = control.New(control.Config{
-		Store: s.store, Node: s.orchestrator, Base: base{s.builder, cfg.Progress}, Tokens: tokens, Log: cfg.Log,
+		Store: s.store, Node: s.orchestrator, Base: base{s.builder, cfg.Progress}, Templates: templates{builds}, Uploads: uploads,
+		Tokens: tokens, Log: cfg.Log, EnvdVersion: daemonVersion, Builds: cfg.Builds, TeamBuilds: cfg.TeamBuilds,
 		Resources: cfg.Resources, MaxTimeout: cfg.MaxTimeout,
 		TeamSandboxes: cfg.TeamSandboxes, TeamSnapshotBytes: cfg.TeamSnapshotsMB << 20,
 		MetricsRetention: cfg.MetricsRetention, LogRetention: cfg.LogRetention,
@@ -224,7 +238,7 @@ func (s *Server) assemble(ctx context.Context) error {
 
 // newOrchestrator builds what runs sandboxes, with the engine and the daemon it
 // runs them with.
-func (s *Server) newOrchestrator(ctx context.Context, instance string, tokens *auth.Tokens) (*orchestrator.Orchestrator, error) {
+func (s *Server) newOrchestrator(ctx context.Context, instance string, tools runtime.Image, tokens *auth.Tokens) (*orchestrator.Orchestrator, error) {
 	cfg := s.cfg
 	engine, err := engineName(ctx, cfg.Engine)
 	if err != nil {
@@ -239,21 +253,19 @@ func (s *Server) newOrchestrator(ctx context.Context, instance string, tokens *a
 	if err != nil {
 		return nil, err
 	}
-	toolsDir := filepath.Join(cfg.DataDir, "tools")
-	tools, err := packTools(ctx, cfg.Envd, toolsDir)
-	if err != nil {
-		return nil, err
-	}
 	return orchestrator.New(orchestrator.Config{
 		Dir: filepath.Join(cfg.DataDir, "sandboxes"), Snapshots: filepath.Join(cfg.DataDir, "snapshots"),
 		Runtime: rt, Network: slots{s.network}, Cgroups: cgroups{s.groups},
 		Images: images{builder: s.builder, tools: tools}, Daemon: daemon{tokens},
-		Stock: stock{builder: s.builder, tools: toolsDir, engine: cfg.Engine, engines: engines, fixed: map[orchestrator.Kind]string{
+		Stock: stock{builder: s.builder, tools: s.toolsDir(), engine: cfg.Engine, engines: engines, fixed: map[orchestrator.Kind]string{
 			orchestrator.DaemonItem: filepath.Base(tools.Source), orchestrator.EngineItem: engine,
 		}},
 		Log: cfg.Log, MaxSandboxes: cfg.MaxSandboxes,
 	})
 }
+
+// toolsDir is where the images with the daemon lie.
+func (s *Server) toolsDir() string { return filepath.Join(s.cfg.DataDir, "tools") }
 
 // wake lets a paused sandbox go on for a request, if its owner wants that. One
 // that runs, which is the rule, is not looked up in the records. Until the
