@@ -138,7 +138,7 @@ func client(ctx context.Context, s *stand.Server, node, home, name string, args 
 	cmd.Dir = home
 	cmd.Env = []string{
 		"PATH=" + filepath.Dir(node) + ":" + os.Getenv("PATH"), "HOME=" + home, "PYTHONDONTWRITEBYTECODE=1",
-		"E2B_API_URL=" + s.URL, "E2B_SANDBOX_URL=" + s.URL, "E2B_API_KEY=" + s.Key,
+		"E2B_API_URL=" + s.URL, "E2B_SANDBOX_URL=" + s.URL, "E2B_API_KEY=" + s.Key, "CONTEXT=" + os.Getenv("CONTEXT"),
 	}
 	return cmd
 }
