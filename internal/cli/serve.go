@@ -111,6 +111,8 @@ func serve(c *cobra.Command, s streams, flags serveFlags) error {
 		Images:     images,
 		Builds:     flags.builds.atOnce,
 		TeamBuilds: flags.builds.ofTeam,
+		BuildLimit: flags.builds.limit,
+		ReadyLimit: flags.builds.ready,
 
 		MetricsRetention: flags.metrics,
 		LogRetention:     flags.logs,

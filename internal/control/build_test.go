@@ -453,3 +453,20 @@ func fast() func() time.Time {
 		return now
 	}
 }
+
+func TestBuildThatTalksTooMuch(t *testing.T) {
+	b := buildBench(t, nil)
+	b.templates.does(func(_ context.Context, job control.BuildJob) error {
+		for range 100 {
+			job.Log(cove.LogInfo, "1", strings.Repeat("x", 1<<20))
+		}
+		return &cove.StepError{Step: "1", Err: cove.E(cove.Invalid, "test", nil, "it failed")}
+	})
+	template, build := requestBuild(t, b, "web")
+	if err := b.BeginBuild(t.Context(), team, "web", build.ID, order); err != nil {
+		t.Fatal(err)
+	}
+	if _, log := ended(t, b, template.ID, build.ID); len(log) > 9<<20 || !strings.Contains(log, "1:The log is full") || !strings.HasSuffix(log, "1:it failed\n") {
+		t.Errorf("a log of %d bytes that ends %q", len(log), log[max(0, len(log)-100):])
+	}
+}

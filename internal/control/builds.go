@@ -29,6 +29,7 @@ type underWay struct {
 	mu    sync.Mutex
 	lines []cove.BuildLine // not on record yet; guarded by mu
 	said  int              // lines in all; guarded by mu
+	bytes int              // of them; guarded by mu
 
 	writing sync.Mutex // held while lines go on record, in their order
 }
@@ -36,6 +37,7 @@ type underWay struct {
 // A build's log is bounded: what is inside may print anything.
 const (
 	maxBuildLines = 20_000
+	maxBuildBytes = 8 << 20
 	flushBuilds   = 200 * time.Millisecond // how often lines go on record
 )
 
@@ -184,12 +186,13 @@ func (u *underWay) log(c *Control) func(cove.LogLevel, string, string) {
 	return func(level cove.LogLevel, step, message string) {
 		u.mu.Lock()
 		defer u.mu.Unlock()
+		full := u.said >= maxBuildLines || u.bytes >= maxBuildBytes
 		u.said++
+		u.bytes += len(message)
 		switch {
-		case u.said < maxBuildLines || level >= cove.LogWarn && u.said < 2*maxBuildLines:
-		case u.said == maxBuildLines:
+		case !full && (u.said == maxBuildLines || u.bytes >= maxBuildBytes):
 			message = "The log is full: what follows is left out"
-		default:
+		case full && level < cove.LogError: // how it ends is told in any case
 			return
 		}
 		u.lines = append(u.lines, cove.BuildLine{At: c.cfg.Now(), Level: level, Step: step, Message: message})
@@ -207,7 +210,7 @@ func (u *underWay) flush(ctx context.Context, c *Control) error {
 	if len(lines) == 0 {
 		return nil
 	}
-	err := c.cfg.Store.AddBuildLines(ctx, u.Build.ID, lines, 2*maxBuildLines)
+	err := c.cfg.Store.AddBuildLines(ctx, u.Build.ID, lines, 2*maxBuildLines) // the last errors have room
 	if err != nil && !cove.Is(err, cove.NotFound) {
 		u.mu.Lock()
 		u.lines = append(lines, u.lines...)

@@ -60,9 +60,11 @@ type Config struct {
 
 	Resources cove.Resources // of sandboxes of the base template; zero: control's default
 
-	Images     Images // that templates begin with
-	Builds     int    // template builds that are done at once; 0: control's default
-	TeamBuilds int    // template builds of a team that may be under way; 0: control's default
+	Images     Images        // that templates begin with
+	Builds     int           // template builds that are done at once; 0: control's default
+	TeamBuilds int           // template builds of a team that may be under way; 0: control's default
+	BuildLimit time.Duration // how long one may take; 0: control's default
+	ReadyLimit time.Duration // how long a start command may take to become ready; 0: the builder's default
 
 	MetricsRetention time.Duration // of what sandboxes used; 0: control's default
 	LogRetention     time.Duration // of what became of them; 0: control's default
@@ -211,7 +213,7 @@ func (s *Server) assemble(ctx context.Context) error {
 	}
 	s.control, err = control.New(control.Config{
 		Store: s.store, Node: s.orchestrator, Base: base{s.builder, cfg.Progress}, Templates: templates{builds}, Uploads: uploads,
-		Tokens: tokens, Log: cfg.Log, EnvdVersion: daemonVersion, Builds: cfg.Builds, TeamBuilds: cfg.TeamBuilds,
+		Tokens: tokens, Log: cfg.Log, EnvdVersion: daemonVersion, Builds: cfg.Builds, TeamBuilds: cfg.TeamBuilds, BuildLimit: cfg.BuildLimit,
 		Resources: cfg.Resources, MaxTimeout: cfg.MaxTimeout,
 		TeamSandboxes: cfg.TeamSandboxes, TeamSnapshotBytes: cfg.TeamSnapshotsMB << 20,
 		MetricsRetention: cfg.MetricsRetention, LogRetention: cfg.LogRetention,

@@ -36,7 +36,7 @@ func (s *Server) newTemplates(daemon string) (*builder.Templates, *builder.Uploa
 	uploads := builder.NewUploads(filepath.Join(s.cfg.DataDir, "files"))
 	images := s.cfg.Images
 	templates, err := builder.NewTemplates(builder.TemplatesConfig{
-		Roots: s.builder, Node: s.orchestrator, Records: s.store, Files: uploads, Daemon: daemon, Log: s.cfg.Log, Connect: connectGuest,
+		Roots: s.builder, Node: s.orchestrator, Records: s.store, Files: uploads, Daemon: daemon, Log: s.cfg.Log, Connect: connectGuest, ReadyLimit: s.cfg.ReadyLimit,
 		Sources: builder.ImageSources{Local: images.Local, Mirrors: images.Mirrors, Transport: registryTransport(images)},
 	})
 	return templates, uploads, err

@@ -175,7 +175,7 @@ func TestImages(t *testing.T) {
 }
 
 func TestBuildsThatFail(t *testing.T) {
-	s := stand.Start(t, "--disk-mb", "256")
+	s := stand.Start(t, "--disk-mb", "256", "--ready-limit", "2s")
 	run := func(commands ...string) (steps []map[string]any) {
 		for _, c := range commands {
 			steps = append(steps, map[string]any{"type": "RUN", "args": []string{c}})
@@ -187,11 +187,12 @@ func TestBuildsThatFail(t *testing.T) {
 		step  string
 		words []string
 	}{
-		"a command":       {map[string]any{"steps": run("true", "seq 20 >&2; exit 9")}, "2", []string{"exit status 9", "\n20"}},
-		"no such user":    {map[string]any{"steps": []map[string]any{{"type": "RUN", "args": []string{"whoami", "root123"}}}}, "1", []string{"failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'"}},
-		"a full disk":     {map[string]any{"steps": run("head -c 400M /dev/zero > big")}, "1", []string{"No space left on device"}},
-		"too much memory": {map[string]any{"steps": run(`python3 -c "x = bytearray(4 << 30)"`)}, "1", []string{"failed to run command"}},
-		"a start command": {map[string]any{"startCmd": "echo gone; exit 4", "readyCmd": "false"}, "finalize", []string{"start command", "exit status 4", "gone"}},
+		"a command":                           {map[string]any{"steps": run("true", "seq 20 >&2; exit 9")}, "2", []string{"exit status 9", "\n20"}},
+		"no such user":                        {map[string]any{"steps": []map[string]any{{"type": "RUN", "args": []string{"whoami", "root123"}}}}, "1", []string{"failed to run command 'whoami': command failed: unauthenticated: invalid username: 'root123'"}},
+		"a full disk":                         {map[string]any{"steps": run("head -c 400M /dev/zero > big")}, "1", []string{"No space left on device"}},
+		"too much memory":                     {map[string]any{"steps": run(`python3 -c "x = bytearray(4 << 30)"`)}, "1", []string{"failed to run command"}},
+		"a start command":                     {map[string]any{"startCmd": "echo gone; exit 4", "readyCmd": "false"}, "finalize", []string{"start command", "exit status 4", "gone"}},
+		"a start command that is never ready": {map[string]any{"startCmd": "sleep 600", "readyCmd": "test -e /never"}, "finalize", []string{"not ready after 2s", "test -e /never"}},
 	} {
 		t.Run(what, func(t *testing.T) {
 			tt.order["fromTemplate"] = "base"
