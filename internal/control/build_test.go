@@ -167,7 +167,7 @@ func TestBuildFromRequestToSandbox(t *testing.T) {
 	req.Template = "web" // it was given tags, and default is none of them
 	_, err = b.CreateSandbox(t.Context(), team, req)
 	wantKind(t, "the default tag", err, cove.NotFound)
-	wantKind(t, "deleting it while it has sandboxes", b.DeleteTemplate(t.Context(), team, "web"), cove.Conflict)
+	wantKind(t, "deleting it while it has sandboxes", b.DeleteTemplate(t.Context(), team, "web"), cove.Invalid)
 }
 
 // saveInNode makes the snapshot that a build of templates names.

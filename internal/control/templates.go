@@ -132,7 +132,7 @@ func (c *Control) PublishTemplate(ctx context.Context, team cove.TeamID, name st
 
 // DeleteTemplate removes a template with all its builds. Of one that was made
 // from sandboxes, a tag in the name selects the snapshot that is removed alone.
-// Conflict: there are sandboxes of it. Sandboxes of snapshots go on.
+// Invalid: there are sandboxes of it. Sandboxes of snapshots go on.
 func (c *Control) DeleteTemplate(ctx context.Context, team cove.TeamID, name string) error {
 	const op = "control.DeleteTemplate"
 	t, ref, err := c.own(ctx, op, team, name)
@@ -152,7 +152,8 @@ func (c *Control) DeleteTemplate(ctx context.Context, team cove.TeamID, name str
 	c.builds.cancel(t.ID)
 	if err := c.cfg.Store.DeleteTemplate(ctx, team, t.ID); err != nil {
 		if cove.Is(err, cove.Conflict) {
-			return cove.E(cove.Conflict, op, err, "template '%s' has sandboxes, running or paused: end them first", name)
+			// Not Conflict: clients know 400 of this from the reference.
+			return cove.E(cove.Invalid, op, err, "template '%s' has sandboxes, running or paused: end them first", name)
 		}
 		return err
 	}
