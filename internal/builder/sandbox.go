@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -124,6 +125,9 @@ func words(err error) string {
 	return err.Error()
 }
 
+// escapes are what programs colour and move about with on a terminal.
+var escapes = regexp.MustCompile("\x1b(\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(\x07|\x1b\\\\)|[@-Z\\\\^_])")
+
 // lines cuts output into lines for a log. What is inside may print anything, so
 // a line has a greatest length, and control characters are left out.
 type lines struct {
@@ -177,6 +181,7 @@ func (l *lines) line(stderr bool, raw []byte) {
 	if i := bytes.LastIndexByte(raw, '\r'); i >= 0 {
 		raw = raw[i+1:]
 	}
+	raw = escapes.ReplaceAll(raw, nil)
 	text := strings.Map(func(r rune) rune {
 		if r == '\t' || r >= ' ' && r != 0x7f {
 			return r

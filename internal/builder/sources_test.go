@@ -103,3 +103,32 @@ func TestQuoted(t *testing.T) {
 		t.Errorf("quoted = %s", got)
 	}
 }
+
+func TestLines(t *testing.T) {
+	for what, tt := range map[string]struct{ in, want string }{
+		"colours":        {"\x1b[31m\x1b[1mWARNING\x1b[0m: x\x1b]0;title\x07\n", "WARNING: x|"},
+		"progress":       {"10%\r20%\r100%\nnext", "100%|next|"},
+		"windows":        {"a\r\nb\r\n", "a|b|"},
+		"binary":         {"a\x00\x01\xffb\tc\n", "a\uFFFDb\tc|"},
+		"long":           {strings.Repeat("x", maxLine+1) + "\n", strings.Repeat("x", maxLine) + "|x|"},
+		"empty lines":    {"\n\na\n", "||a|"},
+		"half an escape": {"a\x1b[3", "a[3|"},
+	} {
+		var got strings.Builder
+		l := newLines(func(_ bool, line string) { got.WriteString(line + "|") })
+		for _, b := range []byte(tt.in) { // in the smallest pieces
+			l.write(false, []byte{b})
+		}
+		l.flush()
+		if got.String() != tt.want {
+			t.Errorf("%s: %q, want %q", what, got.String(), tt.want)
+		}
+	}
+	l := newLines(func(bool, string) {})
+	for range 30 {
+		l.write(true, []byte(strings.Repeat("y", 1000)+"\n"))
+	}
+	if len(l.tail) != maxTail || len(l.tail[0]) > tailLine+3 {
+		t.Errorf("%d last lines of %d bytes", len(l.tail), len(l.tail[0]))
+	}
+}

@@ -46,7 +46,11 @@ func (s Step) Works() bool { return s.Type != cove.EnvStep }
 
 // Text is the step as a line of a log.
 func (s Step) Text() string {
-	text := strings.Join(slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return a == "" }), " ")
+	args := slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return a == "" })
+	if s.Type == cove.RunStep && len(args) == 2 {
+		args[1] = "(as " + args[1] + ")"
+	}
+	text := strings.Join(args, " ")
 	text = strings.Join(strings.Fields(text), " ")
 	const most = 200
 	if runes := []rune(text); len(runes) > most {

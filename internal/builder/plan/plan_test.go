@@ -126,6 +126,9 @@ func TestText(t *testing.T) {
 	if got := p.Steps[0].Text(); got != "RUN a && b" {
 		t.Errorf("text = %q", got)
 	}
+	if got := must(t, cove.BuildOrder{Steps: []cove.BuildStep{step(cove.RunStep, "a", "root")}}).Steps[0].Text(); got != "RUN a (as root)" {
+		t.Errorf("text = %q", got)
+	}
 	if got := p.Steps[1].Text(); len([]rune(got)) != 207 {
 		t.Errorf("text of %d runes", len([]rune(got)))
 	}
