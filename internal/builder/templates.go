@@ -126,7 +126,7 @@ type Job struct {
 	Build  cove.Build // its identifier and resources
 	Order  cove.BuildOrder
 	Parent *cove.Build // what Order.FromTemplate names
-	// Log is told how it goes, one call at a time.
+	// Log is told how it goes. It may be called concurrently.
 	Log func(level cove.LogLevel, step, message string)
 	// Hold keeps a snapshot that no record names yet from being swept, until
 	// release is called.

@@ -29,7 +29,7 @@ type BuildJob struct {
 	Build  cove.Build // its identifier and resources
 	Order  cove.BuildOrder
 	Parent *cove.Build // what it begins with if that is a template
-	// Log is told how it goes, one call at a time.
+	// Log is told how it goes. It may be called concurrently.
 	Log func(level cove.LogLevel, step, message string)
 	// Hold keeps a snapshot that no record names yet from being swept, until
 	// release is called.

@@ -53,6 +53,13 @@ func (b *builds) open(ctx context.Context) {
 	b.ctx = ctx
 }
 
+// close lets no build begin any more.
+func (b *builds) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ctx = nil
+}
+
 // of returns how many builds of a team are under way.
 func (b *builds) of(team cove.TeamID) (n int) {
 	b.mu.Lock()

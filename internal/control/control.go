@@ -126,6 +126,7 @@ func (c *Control) Run(ctx context.Context) error {
 	defer stop()
 	defer building.Wait()
 	defer c.work.Wait()
+	defer c.builds.close()
 	building.Go(func() { c.buildBase(ctx) })
 
 	// First listen, then look: an end between the two is seen twice, not never.
