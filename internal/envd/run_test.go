@@ -173,6 +173,38 @@ func TestHostRunKeeps(t *testing.T) {
 	d.kill(r, process.Signal_SIGNAL_SIGKILL)
 }
 
+// What is begun goes on alone, however much it writes.
+func TestHostBegins(t *testing.T) {
+	d := start(t, nil)
+	cmd := script("head -c 30000000 /dev/zero; echo $A > mark; exec sleep 100")
+	cmd.Env, cmd.Dir, cmd.Tag = map[string]string{"A": "begun"}, d.dir, "start"
+	if err := d.host.Begin(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it goes on", func() bool {
+		mark, err := os.ReadFile(d.path("mark"))
+		return err == nil && string(mark) == "begun\n"
+	})
+	r, err := d.connect(t.Context(), &process.ProcessSelector{Selector: &process.ProcessSelector_Tag{Tag: "start"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.kill(r, process.Signal_SIGNAL_SIGKILL)
+	cmd.User = "root123"
+	wantRefused(t, "unknown user", d.host.Begin(t.Context(), cmd), "unauthenticated: invalid username: 'root123'")
+	runs := 0 // what does not come to run in time does not run later
+	for i := range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
+		if err := d.host.Begin(ctx, script("exec sleep 100")); err == nil {
+			runs++
+		} else if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%d: %v", i, err)
+		}
+		cancel()
+	}
+	eventually(t, "what runs was said to", func() bool { return d.processes() == runs })
+}
+
 // A process that is silent is told from a daemon that is gone.
 func TestHostRunKeepsAlive(t *testing.T) {
 	d := start(t, nil)

@@ -58,8 +58,20 @@ type Exit struct {
 // if a token was refused. What was started may then still run. A program that
 // does not exist is no error: as with a shell it is an exit with 126 or 127.
 func (c *Client) Run(ctx context.Context, cmd Command, said func(stderr bool, text []byte)) (Exit, error) {
-	const op = "envdclient.Run"
-	if len(cmd.Args) == 0 {
+	return c.run(ctx, "envdclient.Run", &running{cmd: cmd, said: said})
+}
+
+// Begin starts cmd and returns once it runs. It goes on by itself then: nobody
+// hears what it writes, or how it ends. When ctx ends before, and for errors, it
+// is as with Run.
+func (c *Client) Begin(ctx context.Context, cmd Command) error {
+	_, err := c.run(ctx, "envdclient.Begin", &running{cmd: cmd, leave: true})
+	return err
+}
+
+// run is one call of Run or Begin, which have filled in what they want of r.
+func (c *Client) run(ctx context.Context, op string, r *running) (Exit, error) {
+	if len(r.cmd.Args) == 0 {
 		return Exit{}, cove.E(cove.Invalid, op, nil, "there is no program to run")
 	}
 	if ctx.Err() != nil {
@@ -69,17 +81,19 @@ func (c *Client) Run(ctx context.Context, cmd Command, said func(stderr bool, te
 	// may be there to stay; and its end would come before the kill.
 	call, hangUp := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer hangUp(nil)
-	r := &running{client: c, cmd: cmd, pid: make(chan uint32, 1), over: make(chan struct{})}
+	r.client, r.pid, r.over = c, make(chan uint32, 1), make(chan struct{})
 	stopped := make(chan struct{}) // closed when all is done that the end of ctx demands
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		if !cmd.Keep {
+		if !r.cmd.Keep {
 			r.kill(call)
 		}
 		hangUp(nil)
 	})
-	exit, err := r.follow(call, hangUp, said)
-	close(r.over)
+	exit, err := r.follow(call, hangUp)
+	if err != nil || !r.leave { // else it runs, and is what kill waits for
+		close(r.over)
+	}
 	if !stop() {
 		<-stopped
 		return Exit{}, ended(op, context.Cause(ctx))
@@ -96,19 +110,22 @@ func (c *Client) Run(ctx context.Context, cmd Command, said func(stderr bool, te
 	return exit, nil
 }
 
-// A running is one call of Run.
+// A running is one call of Run or Begin.
 type running struct {
 	client *Client
 	cmd    Command
+	said   func(stderr bool, text []byte)
+	leave  bool          // that it runs is enough; said is nil
 	pid    chan uint32   // sent once, if the process starts; never closed
-	over   chan struct{} // closed when nothing more is heard
+	over   chan struct{} // closed when nothing runs that could be killed, as far as one knows
 }
 
 // errNonsense is the error for events that no daemon sends.
 var errNonsense = errors.New("the events of a process are not in order")
 
-// follow starts the process and returns how it ended. The error is as it came.
-func (r *running) follow(ctx context.Context, hangUp context.CancelCauseFunc, said func(bool, []byte)) (Exit, error) {
+// follow starts the process and returns how it ended, or only that it runs. The
+// error is as it came.
+func (r *running) follow(ctx context.Context, hangUp context.CancelCauseFunc) (Exit, error) {
 	silence := r.client.cfg.Silence
 	timer := time.AfterFunc(silence, func() { hangUp(errSilent) })
 	defer timer.Stop()
@@ -132,6 +149,9 @@ func (r *running) follow(ctx context.Context, hangUp context.CancelCauseFunc, sa
 			return Exit{}, errNonsense
 		} else if start != nil {
 			r.pid <- start.GetPid()
+			if r.leave {
+				return Exit{}, nil
+			}
 		}
 		if end := event.GetEnd(); end != nil {
 			return Exit{Code: int(end.GetExitCode()), Error: plain(end.GetError())}, nil
@@ -139,11 +159,11 @@ func (r *running) follow(ctx context.Context, hangUp context.CancelCauseFunc, sa
 		data := event.GetData()
 		for _, text := range [][]byte{data.GetStdout(), data.GetPty()} {
 			if len(text) > 0 {
-				said(false, text)
+				r.said(false, text)
 			}
 		}
 		if text := data.GetStderr(); len(text) > 0 {
-			said(true, text)
+			r.said(true, text)
 		}
 	}
 }

@@ -53,6 +53,10 @@ func TestRunHostileOnes(t *testing.T) {
 			if !cove.Is(err, cove.Unavailable) {
 				t.Errorf("%+v, %v", exit, err)
 			}
+			begun := strings.HasPrefix(c.head, streaming+begun) // what comes then is not heard
+			if err := hostileFor(t, c.head, c.repeat, 200*time.Millisecond).Begin(ctx, envdclient.Command{Args: []string{"x"}}); begun != (err == nil) || !begun && !cove.Is(err, cove.Unavailable) {
+				t.Errorf("begin: %v", err)
+			}
 			if ctx.Err() != nil {
 				t.Error("gave up only because the time was over")
 			}
