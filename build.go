@@ -1,6 +1,7 @@
 package cove
 
 import (
+	"maps"
 	"regexp"
 	"time"
 )
@@ -65,6 +66,24 @@ type Setup struct {
 	BuildEnv map[string]string
 	Start    string // command that runs in every sandbox from its beginning; may be empty
 	Ready    string // command that succeeds once the start command can be used; may be empty
+}
+
+// Vars returns the variables that the build's steps, the start command and the
+// ready command have.
+func (s Setup) Vars() map[string]string {
+	vars := make(map[string]string, len(s.Env)+len(s.BuildEnv))
+	maps.Copy(vars, s.Env)
+	maps.Copy(vars, s.BuildEnv)
+	return vars
+}
+
+// StartCommand returns the command to run when a sandbox begins without its
+// template's processes.
+func (s Setup) StartCommand() StartCommand {
+	if s.Start == "" {
+		return StartCommand{}
+	}
+	return StartCommand{Command: s.Start, Env: s.Vars()}
 }
 
 // NewBuild is a request for a build of a template.

@@ -117,6 +117,14 @@ type Spec struct {
 	Unused    bool              // nobody will use it: its daemon is not told who it is
 	User      string            // default user of processes and files
 	Workdir   string            // default working directory; empty: the user's home
+	Start     StartCommand      // what the node runs if Snapshot has no memory; otherwise it runs already
+}
+
+// StartCommand is the command that runs in every sandbox of a template from its
+// beginning, as the default user in the default working directory.
+type StartCommand struct {
+	Command string            // for a login shell; empty: there is none
+	Env     map[string]string // on top of the sandbox's own variables
 }
 
 // Sandbox is the record of a sandbox.

@@ -216,13 +216,7 @@ func (j *job) start(ctx context.Context) error {
 // command runs text as the build's users will.
 func (j *job) command(text string, goesOn bool) Command {
 	s := j.plan.Setup
-	env := map[string]string{}
-	for _, vars := range []map[string]string{s.Env, s.BuildEnv} {
-		for name, value := range vars {
-			env[name] = value
-		}
-	}
-	return Command{Args: shell(text), Env: env, Dir: s.Workdir, User: login(s.User), GoesOn: goesOn}
+	return Command{Args: shell(text), Env: s.Vars(), Dir: s.Workdir, User: login(s.User), GoesOn: goesOn}
 }
 
 // login returns the user of what may have a group behind it: the group of a

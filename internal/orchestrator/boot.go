@@ -48,6 +48,7 @@ var bootSteps = []struct {
 	{"commit", (*booting).commit}, // from here on a restarted server takes the sandbox over
 	{"daemon", (*booting).daemon},
 	{"identity", (*booting).identity},
+	{"start command", (*booting).start},
 }
 
 // Create implements node.Node.
@@ -266,6 +267,36 @@ func (b *booting) identity(ctx context.Context) error {
 		return nil
 	}
 	return b.o.cfg.Daemon.Init(ctx, b.sb.record.Identity, b.spec, b.sb.dialDaemon)
+}
+
+// Bounds of the start command.
+const (
+	startLimit   = 10 * time.Second // how long it may take until it runs
+	maxComplaint = 1 << 10          // bytes that are told if it cannot be begun
+)
+
+// start begins the template's start command again where a snapshot brought the
+// files of a sandbox and not its processes: with the memory it runs already, and
+// what starts afresh has none. Nobody waits until it is of use, and a sandbox
+// whose command cannot be begun is there all the same: only inside can its owner
+// put that right.
+func (b *booting) start(ctx context.Context) error {
+	if b.snapshot == nil || !b.snapshot.FilesOnly || b.spec.Unused || b.spec.Start.Command == "" {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	err := b.o.cfg.Daemon.Begin(limited, b.spec, b.sb.dialDaemon)
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil { // the whole boot ends
+		return err
+	}
+	b.o.cfg.Log.Debug("the start command of a sandbox could not be begun", "sandbox", b.spec.ID, "err", err)
+	_, words := cove.Describe(err)
+	b.sb.tell(Said{Level: cove.LogError, Logger: "envd", Message: clip("the start command could not be run: "+words, maxComplaint)})
+	return nil
 }
 
 func (s *sandbox) dialDaemon(ctx context.Context) (net.Conn, error) {

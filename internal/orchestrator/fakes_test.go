@@ -41,9 +41,11 @@ type machine struct {
 	open   map[uint16]bool // ports open on its address
 	peers  []net.Conn      // the sandbox's ends of connections
 	stock  []orchestrator.Item
-	balk   int          // how often a slot cannot be adopted yet
-	heard  []*listening // every time somebody began to listen
-	tooOld bool         // the daemons have no journal
+	balk   int                         // how often a slot cannot be adopted yet
+	heard  []*listening                // every time somebody began to listen
+	tooOld bool                        // the daemons have no journal
+	begun  []string                    // start commands
+	begin  func(context.Context) error // not nil: what beginning one comes to
 }
 
 func newMachine(t *testing.T) *machine {
@@ -223,6 +225,16 @@ func (d *daemon) Command(cove.Spec, netip.Addr) (args, env []string) {
 
 func (d *daemon) Init(_ context.Context, _ cove.SandboxID, _ cove.Spec, _ orchestrator.DialFunc) error {
 	return (*machine)(d).fails("identity")
+}
+
+func (d *daemon) Begin(ctx context.Context, spec cove.Spec, _ orchestrator.DialFunc) error {
+	if d.begin != nil {
+		return d.begin(ctx)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begun = append(d.begun, spec.Start.Command)
+	return nil
 }
 
 func (d *daemon) Health(context.Context, orchestrator.DialFunc) error {

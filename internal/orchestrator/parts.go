@@ -96,6 +96,10 @@ type Daemon interface {
 	// Init tells a daemon that runs who it is: token, environment, defaults.
 	// identity is the sandbox whose control token it knows.
 	Init(ctx context.Context, identity cove.SandboxID, spec cove.Spec, dial DialFunc) error
+	// Begin begins the spec's start command, once Init has told the daemon who it
+	// is, and returns when it runs. What it does then, nobody is told. The error
+	// has words for the sandbox's owner.
+	Begin(ctx context.Context, spec cove.Spec, dial DialFunc) error
 	// Health reports whether the daemon answers.
 	Health(ctx context.Context, dial DialFunc) error
 	// Connect connects to a port on the sandbox's own localhost. The error is

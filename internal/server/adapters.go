@@ -202,6 +202,17 @@ func (d daemon) Init(ctx context.Context, identity cove.SandboxID, spec cove.Spe
 	return nil
 }
 
+func (d daemon) Begin(ctx context.Context, spec cove.Spec, dial orchestrator.DialFunc) error {
+	client := envdclient.New(envdclient.Config{Dial: dial, Token: func() string { return spec.Token }})
+	defer client.Close()
+	// The daemon's defaults are the template's user and directory.
+	err := client.Begin(ctx, envdclient.Command{Args: []string{"/bin/bash", "-l", "-c", spec.Start.Command}, Env: spec.Start.Env})
+	if refused, ok := errors.AsType[*envdclient.RefusedError](err); ok {
+		return cove.E(cove.Invalid, "server.Begin", err, "%s", refused)
+	}
+	return err
+}
+
 func (d daemon) Health(ctx context.Context, dial orchestrator.DialFunc) error {
 	client := d.client("", dial)
 	defer client.Close()

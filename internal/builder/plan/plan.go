@@ -126,7 +126,7 @@ func (p *Plan) add(s Step) error {
 	s.Args = slices.Clone(s.Args)
 	p.Files = key(p.Files, s)
 	s.Key = p.Files
-	s.User, s.Workdir, s.Env = p.Setup.User, p.Setup.Workdir, p.env()
+	s.User, s.Workdir, s.Env = p.Setup.User, p.Setup.Workdir, p.Setup.Vars()
 	switch s.Type {
 	case cove.EnvStep:
 		if err := p.setEnv(s.Args); err != nil {
@@ -148,20 +148,10 @@ func (p *Plan) add(s Step) error {
 	return nil
 }
 
-// env returns the variables in force.
-func (p *Plan) env() map[string]string {
-	env := maps.Clone(p.Setup.Env)
-	if env == nil {
-		env = map[string]string{}
-	}
-	maps.Copy(env, p.Setup.BuildEnv)
-	return env
-}
-
 // setEnv adds pairs of names and values. All values see the variables from
 // before the step, as in a Dockerfile.
 func (p *Plan) setEnv(pairs []string) error {
-	before := p.env()
+	before := p.Setup.Vars()
 	for i := 0; i < len(pairs); i += 2 {
 		name := pairs[i]
 		if name == "" || strings.ContainsAny(name, "=\x00") {
