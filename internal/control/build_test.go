@@ -39,7 +39,9 @@ func (t *templates) Build(ctx context.Context, job control.BuildJob) (cove.Build
 		}
 	}
 	b := job.Build
-	b.Setup = cove.Setup{User: "user", Env: map[string]string{"FROM": "template", "K": "template"}}
+	b.Setup = cove.Setup{
+		User: "user", Env: map[string]string{"FROM": "template", "K": "template"}, BuildEnv: map[string]string{"K": "build"}, Start: "serve", Ready: "true",
+	}
 	b.Snapshot, b.SnapshotBytes, b.Root, b.Key = cove.SnapshotID("s"+strings.ReplaceAll(string(b.ID), "-", "")), 5, "root", "key"
 	return b, nil
 }

@@ -77,7 +77,7 @@ func (c *Control) forkOne(ctx context.Context, origin cove.Sandbox, snapshot cov
 	sb := origin.Clone()
 	sb.ID, sb.Execution, sb.State = id.Sandbox(), id.Execution(), cove.Starting
 	sb.StartedAt, sb.EndAt = now, now.Add(c.cfg.StartLimit+life)
-	started, err := c.admit(ctx, sb, snapshot, life)
+	started, err := c.admit(ctx, sb, source{snapshot: snapshot}, life)
 	if err == nil {
 		c.noteForked(origin, started)
 	}

@@ -106,6 +106,13 @@ func (c *Control) resume(ctx context.Context, sandbox cove.SandboxID, req cove.R
 func (c *Control) goOn(ctx context.Context, sb cove.Sandbox, req cove.Resume) (running cove.Sandbox, err error) {
 	undo := context.WithoutCancel(ctx)
 	spec := c.spec(sb)
+	if req.FilesOnly || sb.FilesOnly {
+		_, setup, err := c.origin(ctx, sb)
+		if err != nil {
+			return cove.Sandbox{}, err
+		}
+		spec.Start = setup.StartCommand()
+	}
 	if req.FilesOnly && !sb.FilesOnly {
 		files := id.Snapshot()
 		defer c.hold(files)()

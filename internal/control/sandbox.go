@@ -58,7 +58,11 @@ func (c *Control) create(ctx context.Context, team cove.TeamID, req cove.NewSand
 	if template.Named() {
 		sb.Alias = template.Alias
 	}
-	started, err := c.admit(ctx, sb, build.Snapshot, req.Timeout)
+	from := source{snapshot: build.Snapshot}
+	if build.FilesOnly {
+		from.start = build.StartCommand()
+	}
+	started, err := c.admit(ctx, sb, from, req.Timeout)
 	if err == nil {
 		c.noteCreated(started)
 	}
@@ -76,9 +80,15 @@ func withDefaults(env, defaults map[string]string) map[string]string {
 	return all
 }
 
+// A source is what a new sandbox goes on from.
+type source struct {
+	snapshot cove.SnapshotID   // empty: it starts afresh
+	start    cove.StartCommand // if that has no memory in which it runs already
+}
+
 // admit records a sandbox and starts it, if its team may have one more. What is
 // not started leaves no record.
-func (c *Control) admit(ctx context.Context, sb cove.Sandbox, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
+func (c *Control) admit(ctx context.Context, sb cove.Sandbox, from source, life time.Duration) (cove.Sandbox, error) {
 	// The record comes first: if the server dies from here on, the next one
 	// finds it and ends what it names.
 	err := c.withinQuota(ctx, sb.Team, func() error { return c.cfg.Store.CreateSandbox(ctx, sb) })
@@ -87,7 +97,7 @@ func (c *Control) admit(ctx context.Context, sb cove.Sandbox, snapshot cove.Snap
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.StartLimit)
 	defer cancel()
-	started, err := c.start(ctx, sb, snapshot, life)
+	started, err := c.start(ctx, sb, from, life)
 	if err != nil {
 		return cove.Sandbox{}, errors.Join(err, c.cfg.Store.DeleteSandbox(context.WithoutCancel(ctx), sb.ID, sb.Execution))
 	}
@@ -114,12 +124,11 @@ func (c *Control) withinQuota(ctx context.Context, team cove.TeamID, add func() 
 	return add()
 }
 
-// start runs a recorded sandbox on the node, from a snapshot if one is named.
-// The time a start takes is not taken from the sandbox's life. On an error the
-// node has nothing of it.
-func (c *Control) start(ctx context.Context, sb cove.Sandbox, snapshot cove.SnapshotID, life time.Duration) (cove.Sandbox, error) {
+// start runs a recorded sandbox on the node. The time that takes is not taken from
+// the sandbox's life. On an error the node has nothing of it.
+func (c *Control) start(ctx context.Context, sb cove.Sandbox, from source, life time.Duration) (cove.Sandbox, error) {
 	spec := c.spec(sb)
-	spec.Snapshot = snapshot
+	spec.Snapshot, spec.Start = from.snapshot, from.start
 	if err := c.cfg.Node.Create(ctx, spec); err != nil {
 		return cove.Sandbox{}, err
 	}

@@ -84,7 +84,7 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 	if err != nil {
 		return cove.NamedSnapshot{}, err
 	}
-	root, err := c.rootOf(ctx, sb)
+	root, setup, err := c.origin(ctx, sb)
 	if err != nil {
 		return cove.NamedSnapshot{}, err
 	}
@@ -98,7 +98,7 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 	kept, superseded, err := c.cfg.Store.KeepSnapshot(ctx, cove.NamedSnapshot{
 		Template: template, Tag: tag, TaggedAt: now,
 		Build: cove.Build{
-			ID: cove.BuildID(id.UUID()), Status: cove.BuildReady, Resources: sb.Resources, Envd: sb.Envd, Setup: cove.Setup{User: sb.User, Workdir: sb.Workdir},
+			ID: cove.BuildID(id.UUID()), Status: cove.BuildReady, Resources: sb.Resources, Envd: sb.Envd, Setup: setup,
 			Root: root, CreatedAt: begun, EndedAt: now, Snapshot: snapshot, FilesOnly: filesOnly, SnapshotBytes: saved.Bytes, Origin: sb.ID,
 		},
 	})
@@ -110,13 +110,19 @@ func (c *Control) keep(ctx context.Context, sandbox cove.SandboxID, template cov
 	return kept, nil
 }
 
-// rootOf returns the build whose root file system a sandbox has.
-func (c *Control) rootOf(ctx context.Context, sb cove.Sandbox) (cove.BuildID, error) {
+// origin returns the build whose root file system a sandbox has, and what its own
+// build has handed on to it. If that is not on record any more, because its
+// template is gone, both are empty but for what the sandbox itself knows.
+func (c *Control) origin(ctx context.Context, sb cove.Sandbox) (root cove.BuildID, setup cove.Setup, err error) {
 	b, err := c.cfg.Store.Build(ctx, sb.Build)
-	if cove.Is(err, cove.NotFound) { // its template is gone
-		return "", nil
+	switch {
+	case err == nil:
+		root, setup = cmp.Or(b.Root, b.ID), b.Setup
+	case !cove.Is(err, cove.NotFound):
+		return "", cove.Setup{}, err
 	}
-	return cmp.Or(b.Root, sb.Build), err
+	setup.User, setup.Workdir = sb.User, sb.Workdir
+	return root, setup, nil
 }
 
 // discard removes the snapshots of builds that are not on record any more.
