@@ -225,7 +225,7 @@ func TestExpand(t *testing.T) {
 		`${} ${1} $1`:           `${} ${1} $1`,
 		`${A:-${B} ${C:-x}`:     `${A:- x`,
 	} {
-		if got := dockerfile.Expand(s, lookup); got != want {
+		if got, ok := dockerfile.Expand(s, len(want), lookup); got != want || !ok {
 			t.Errorf("%s is %s, want %s", s, got, want)
 		}
 	}

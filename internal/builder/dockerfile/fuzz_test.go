@@ -65,7 +65,7 @@ func sound(t *testing.T, stage int, s dockerfile.Step) {
 		t.Fatalf("%+v", s)
 	}
 	for _, a := range s.Args {
-		dockerfile.Expand(a, func(string) (string, bool) { return "x", true })
+		dockerfile.Expand(a, 1<<20, func(string) (string, bool) { return "x", true })
 	}
 }
 
@@ -103,7 +103,7 @@ func FuzzExpansion(f *testing.F) {
 			t.Fatalf("%q is %q (%v), want %q (%v)", word, got, err, want, wantErr)
 		}
 		if open, ok := dockerfile.ExpandUnknown(word); ok && quotes && err == nil {
-			later := dockerfile.Expand(open, func(name string) (string, bool) { text, ok := vars[name]; return text, ok })
+			later, _ := dockerfile.Expand(open, 1<<20, func(name string) (string, bool) { text, ok := vars[name]; return text, ok })
 			if strings.ContainsRune(word, 'ä') {
 				return // no image has such a variable
 			}

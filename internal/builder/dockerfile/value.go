@@ -103,11 +103,12 @@ func (r *reference) render(b *strings.Builder) {
 // variable; one that is not there becomes nothing.
 //
 // \$ is a dollar sign, and within braces \} and \\ are what follows the
-// backslash. What is no reference stays as it is; there are no errors.
-func Expand(s string, lookup func(name string) (string, bool)) string {
-	x := expansion{s: s, ends: braces(s), lookup: lookup}
+// backslash. What is no reference stays as it is. ok is false if more than most
+// bytes would come of it: a few references to long values are enough for that.
+func Expand(s string, most int, lookup func(name string) (string, bool)) (text string, ok bool) {
+	x := expansion{s: s, ends: braces(s), lookup: lookup, most: most}
 	x.part(0, len(s), false)
-	return x.out.String()
+	return x.out.String(), x.out.Len() <= most
 }
 
 // An expansion is Expand's work.
@@ -115,6 +116,7 @@ type expansion struct {
 	s      string
 	ends   map[int]int // of a "${" in s, where its "}" is
 	lookup func(string) (string, bool)
+	most   int // once out is longer, the rest does not matter
 	out    strings.Builder
 }
 
@@ -146,7 +148,7 @@ func escapes(s string, inBraces bool) bool {
 
 // part expands s[i:end].
 func (x *expansion) part(i, end int, inBraces bool) {
-	for i < end {
+	for i < end && x.out.Len() <= x.most {
 		switch {
 		case escapes(x.s[i:end], inBraces):
 			x.out.WriteByte(x.s[i+1])

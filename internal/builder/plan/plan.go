@@ -2,8 +2,9 @@
 // each with the user, the directory and the variables in force when its turn
 // comes, and with a key that names everything that led to its result.
 //
-// It is pure: it reads no file, asks no sandbox and starts no goroutines. Only
-// package builder imports it.
+// Steps are those of the template protocol, or of a stage of a Dockerfile. It is
+// pure: it reads no file, asks no sandbox and starts no goroutines. Only package
+// builder imports it.
 package plan
 
 import (
@@ -15,10 +16,12 @@ import (
 	"hash"
 	"maps"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
 
 	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/builder/dockerfile"
 )
 
 // Start is what a build begins with.
@@ -30,9 +33,17 @@ type Start struct {
 // Step is a step of a build with what it needs to be carried out.
 type Step struct {
 	cove.BuildStep
-	Number int    // from 1
+	Number int    // from 1; in a Dockerfile it goes on from stage to stage
+	Label  string // of its lines in a log: what it is a step of, which one, of how many
 	Key    string // of this step's result
 	Forced bool   // an earlier result must not be used
+
+	// Of a step of a Dockerfile only.
+	Line    int               // where it stands, from 1; 0: it is none
+	Written string            // the instruction in one line
+	Extra   map[string]string // variables of a RUN beside Env, over which they win
+	Content []byte            // of the file that a COPY writes; nil: it copies
+	Source  *Source           // what a COPY copies from; nil: FilesHash or Content
 
 	// In force when it runs.
 	User    string
@@ -46,6 +57,9 @@ func (s Step) Works() bool { return s.Type != cove.EnvStep }
 
 // Text is the step as a line of a log.
 func (s Step) Text() string {
+	if s.Written != "" {
+		return s.Written
+	}
 	args := slices.DeleteFunc(slices.Clone(s.Args), func(a string) bool { return a == "" })
 	if s.Type == cove.RunStep && len(args) == 2 {
 		args[1] = "(as " + args[1] + ")"
@@ -66,16 +80,16 @@ type Plan struct {
 	Files string     // key of the files in the end
 }
 
-// Make plans a build. The error is Invalid and names the step.
+// Make plans a build by steps of the protocol. The error is Invalid and names
+// the step.
 func Make(start Start, order cove.BuildOrder) (*Plan, error) {
-	p := &Plan{Setup: clone(start.Setup), Files: start.Key}
-	forced := order.Force
-	for i, step := range order.Steps {
-		forced = forced || step.Force
-		s := Step{BuildStep: step, Number: i + 1, Forced: forced}
-		if err := p.add(s); err != nil {
-			return nil, cove.E(cove.Invalid, "plan.Make", nil, "step %d: %s", s.Number, err)
-		}
+	var steps []Step
+	for i, s := range order.Steps {
+		steps = append(steps, Step{BuildStep: s, Number: i + 1, Label: fmt.Sprintf("[builder %d/%d]", i+1, len(order.Steps))})
+	}
+	p, err := makeOf(start, steps, order.Force)
+	if err != nil {
+		return nil, err
 	}
 	if order.Start != "" {
 		p.Setup.Start, p.Setup.Ready = order.Start, ""
@@ -84,6 +98,26 @@ func Make(start Start, order cove.BuildOrder) (*Plan, error) {
 		p.Setup.Ready = order.Ready
 	}
 	return p, nil
+}
+
+func makeOf(start Start, steps []Step, forced bool) (*Plan, error) {
+	p := &Plan{Setup: clone(start.Setup), Files: start.Key}
+	for _, s := range steps {
+		forced = forced || s.Force
+		s.Forced = forced
+		if err := p.add(s); err != nil {
+			return nil, cove.E(cove.Invalid, "plan.Make", nil, "%s: %s", s.Place(), err)
+		}
+	}
+	return p, nil
+}
+
+// Place says where the step stands in what its owner wrote.
+func (s Step) Place() string {
+	if s.Line > 0 {
+		return fmt.Sprintf("Dockerfile line %d", s.Line)
+	}
+	return fmt.Sprintf("step %d", s.Number)
 }
 
 func clone(s cove.Setup) cove.Setup {
@@ -120,44 +154,91 @@ func (p *Plan) add(s Step) error {
 	if n := len(s.Args); n < least || n > most || s.Type == cove.EnvStep && n%2 != 0 {
 		return fmt.Errorf("%s cannot have %d arguments", s.Type, n)
 	}
-	if s.Type == cove.CopyStep && !cove.FilesHashValid(s.FilesHash) {
+	if s.Type == cove.CopyStep && s.Line == 0 && !cove.FilesHashValid(s.FilesHash) {
 		return fmt.Errorf("COPY names no files: filesHash must be a SHA-256 in lower-case hexadecimal")
 	}
 	s.Args = slices.Clone(s.Args)
 	p.Files = key(p.Files, s)
 	s.Key = p.Files
 	s.User, s.Workdir, s.Env = p.Setup.User, p.Setup.Workdir, p.Setup.Vars()
-	switch s.Type {
-	case cove.EnvStep:
-		if err := p.setEnv(s.Args); err != nil {
-			return err
-		}
-	case cove.WorkdirStep:
-		s.Args[0] = p.dir(expand(s.Args[0], s.Env))
-		p.Setup.Workdir = s.Args[0]
-	case cove.UserStep:
-		s.Args[0] = expand(s.Args[0], s.Env)
-		if s.Args[0] == "" || strings.HasPrefix(s.Args[0], "-") || strings.ContainsAny(s.Args[0], " \n/") {
-			return fmt.Errorf("%q cannot be the name of a user", s.Args[0])
-		}
-		p.Setup.User = s.Args[0]
-	case cove.CopyStep:
-		s.Args[1] = expand(s.Args[1], s.Env)
+	if err := p.apply(s); err != nil {
+		return err
 	}
 	p.Steps = append(p.Steps, s)
 	return nil
 }
 
+// apply puts values into the arguments of a step, and lets it change what the
+// next ones run with.
+func (p *Plan) apply(s Step) (err error) {
+	switch s.Type {
+	case cove.EnvStep:
+		return p.setEnv(s.Args)
+	case cove.WorkdirStep:
+		if s.Args[0], err = expand(s.Args[0], s.Env, maxVariables); err != nil {
+			return err
+		}
+		s.Args[0] = p.dir(s.Args[0])
+		p.Setup.Workdir = s.Args[0]
+	case cove.UserStep:
+		if s.Args[0], err = expand(s.Args[0], s.Env, maxVariables); err != nil {
+			return err
+		}
+		if s.Args[0] == "" || strings.HasPrefix(s.Args[0], "-") || strings.ContainsAny(s.Args[0], " \n/") {
+			return fmt.Errorf("%q cannot be the name of a user", s.Args[0])
+		}
+		p.Setup.User = s.Args[0]
+	case cove.CopyStep:
+		last := 1 // the destination; a Dockerfile's owner and mode may have references too
+		if s.Line > 0 {
+			last = len(s.Args) - 1
+		}
+		for i := 1; i <= last; i++ {
+			if s.Args[i], err = expand(s.Args[i], s.Env, maxVariables); err != nil {
+				return err
+			}
+		}
+		if s.Line > 0 && last == 3 && s.Args[3] != "" && !octal.MatchString(s.Args[3]) {
+			return fmt.Errorf("--chmod=%s is not supported: give an octal mode, as in --chmod=755", s.Args[3])
+		}
+	}
+	return nil
+}
+
+// octal are the modes that the daemon in a sandbox understands.
+var octal = regexp.MustCompile(`^0*[0-7]{1,4}$`)
+
+// What names and values of a build's variables may come to in all, in bytes,
+// with eachVariable for each besides: a few lines of ENV that double each other
+// would otherwise fill the memory of the server.
+const (
+	maxVariables = 128 << 10
+	eachVariable = 100
+)
+
 // setEnv adds pairs of names and values. All values see the variables from
 // before the step, as in a Dockerfile.
 func (p *Plan) setEnv(pairs []string) error {
 	before := p.Setup.Vars()
+	size := 0
+	for name, value := range p.Setup.BuildEnv {
+		size += len(name) + len(value) + eachVariable
+	}
 	for i := 0; i < len(pairs); i += 2 {
 		name := pairs[i]
 		if name == "" || strings.ContainsAny(name, "=\x00") {
 			return fmt.Errorf("%q cannot be the name of a variable", name)
 		}
-		p.Setup.BuildEnv[name] = expand(pairs[i+1], before)
+		if old, ok := p.Setup.BuildEnv[name]; ok {
+			size -= len(name) + len(old) + eachVariable
+		}
+		size += len(name) + eachVariable
+		value, err := expand(pairs[i+1], before, maxVariables-size)
+		if err != nil {
+			return err
+		}
+		size += len(value)
+		p.Setup.BuildEnv[name] = value
 	}
 	return nil
 }
@@ -182,52 +263,23 @@ func home(user string) string {
 // Dir returns the directory that the step's relative paths begin in.
 func (s Step) Dir() string { return cmp.Or(s.Workdir, home(s.User)) }
 
-// expand puts values in the places of $NAME and ${NAME}; what has no value
-// becomes nothing, as in a Dockerfile. A backslash keeps a dollar sign.
-func expand(s string, env map[string]string) string {
-	var out strings.Builder
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case c == '\\' && i+1 < len(s) && s[i+1] == '$':
-			out.WriteByte('$')
-			i++
-		case c != '$':
-			out.WriteByte(c)
-		default:
-			name, length := variable(s[i+1:])
-			if length == 0 {
-				out.WriteByte('$')
-				continue
-			}
-			out.WriteString(env[name])
-			i += length
-		}
-	}
-	return out.String()
-}
+// usualPath is the search path of what says nothing of one, as the daemon in a
+// sandbox has it: ENV PATH=/x:$PATH must not lose it.
+const usualPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// variable reads a name, perhaps in braces, from the beginning of s, and returns
-// how many bytes it takes; 0: there is none.
-func variable(s string) (name string, length int) {
-	if inner, ok := strings.CutPrefix(s, "{"); ok {
-		if end := strings.IndexByte(inner, '}'); end > 0 && nameLength(inner[:end]) == end {
-			return inner[:end], end + 2
+// expand puts values in the places of references; see dockerfile.Expand.
+func expand(s string, env map[string]string, most int) (string, error) {
+	text, ok := dockerfile.Expand(s, most, func(name string) (string, bool) {
+		value, set := env[name]
+		if !set && name == "PATH" {
+			return usualPath, true
 		}
-		return "", 0
+		return value, set
+	})
+	if !ok {
+		return "", fmt.Errorf("the variables of a build can have %d bytes", maxVariables)
 	}
-	n := nameLength(s)
-	return s[:n], n
-}
-
-func nameLength(s string) int {
-	for i := range len(s) {
-		c := s[i]
-		letter := c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
-		if !letter && (i == 0 || c < '0' || c > '9') {
-			return i
-		}
-	}
-	return len(s)
+	return text, nil
 }
 
 // key names the result of a step by what it began with and what it did.
@@ -238,6 +290,17 @@ func key(before string, s Step) string {
 	part(h, s.FilesHash)
 	for _, a := range s.Args {
 		part(h, a)
+	}
+	if s.Line > 0 {
+		part(h, fmt.Sprint(s.Content != nil))
+		part(h, string(s.Content))
+		if s.Source != nil {
+			part(h, s.Source.Key)
+		}
+		for _, name := range slices.Sorted(maps.Keys(s.Extra)) {
+			part(h, name)
+			part(h, s.Extra[name])
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -2,10 +2,12 @@ package plan_test
 
 import (
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/builder/dockerfile"
 	"github.com/cove-sandbox/cove/internal/builder/plan"
 )
 
@@ -118,6 +120,94 @@ func TestRefused(t *testing.T) {
 		if !cove.Is(err, cove.Invalid) || !strings.Contains(err.Error(), "step 2") {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+// TestVariablesAreBounded: a few lines that double each other come to nothing.
+func TestVariablesAreBounded(t *testing.T) {
+	steps := []cove.BuildStep{step(cove.EnvStep, "A", strings.Repeat("x", 1000))}
+	for range 40 {
+		steps = append(steps, step(cove.EnvStep, "A", "$A$A"))
+	}
+	if _, err := plan.Make(start, cove.BuildOrder{Steps: steps}); !cove.Is(err, cove.Invalid) || !strings.Contains(err.Error(), "step 9: the variables of a build") {
+		t.Errorf("err = %v", err)
+	}
+	// What is set again takes its place once.
+	steps = nil
+	for range 100 {
+		steps = append(steps, step(cove.EnvStep, "A", strings.Repeat("x", 100_000)))
+	}
+	must(t, cove.BuildOrder{Steps: steps})
+	long := append(steps[:1], step(cove.CopyStep, "src", strings.Repeat("$A", 1000)))
+	if _, err := plan.Make(start, cove.BuildOrder{Steps: long}); !cove.Is(err, cove.Invalid) {
+		t.Errorf("err = %v", err)
+	}
+}
+
+func TestUsualPath(t *testing.T) {
+	none := plan.Start{Setup: cove.Setup{User: "user"}}
+	p, err := plan.Make(none, cove.BuildOrder{Steps: []cove.BuildStep{step(cove.EnvStep, "PATH", "/x:$PATH"), step(cove.EnvStep, "PATH", "/y:${PATH:-none}")}})
+	if err != nil || !strings.HasPrefix(p.Setup.BuildEnv["PATH"], "/y:/x:/usr/local/sbin:") {
+		t.Errorf("%+v, %v", p, err)
+	}
+}
+
+// stages plans the last stage of a Dockerfile.
+func stages(t *testing.T, text string) ([]plan.Step, *plan.Plan, error) {
+	t.Helper()
+	d, err := dockerfile.Parse([]byte(text), dockerfile.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps := plan.StepsOf(d, len(d.Stages)-1)
+	p, err := plan.MakeStage(start, steps, "", "", false)
+	return steps, p, err
+}
+
+func TestStages(t *testing.T) {
+	_, p, err := stages(t, "FROM a AS one\nWORKDIR x\nENV A=$PATH B=\\$A\nFROM one\nARG C=c\nRUN a $B\nCOPY --from=one --chmod=${M:-0755} --chown=$U:$U /a $A/b\nCOPY --from=image c d\nCOPY e f\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := p.Steps
+	if len(s) != 6 || s[0].Label != "[one 1/2]" || s[2].Label != "[stage-1 1/4]" || s[5].Number != 6 || s[2].Text() != "RUN a $B" || s[2].Line != 6 {
+		t.Fatalf("%+v", s)
+	}
+	if s[0].User != "root" || s[2].Workdir != "/x" || s[2].Args[0] != "a $B" || s[2].Env["A"] != "/bin" || s[2].Env["B"] != "$A" || s[2].Extra["C"] != "c" {
+		t.Errorf("third: %+v", s[2])
+	}
+	if !slices.Equal(s[3].Args, []string{"/a", "/bin/b", ":", "0755"}) || s[3].Source.Stage != 0 || s[4].Source.Image != "image" || !s[5].Source.Context() || s[3].Source.Context() {
+		t.Errorf("copies: %+v %+v %+v", s[3], s[4], s[5])
+	}
+	// The user of templates stays, with the directory of the Dockerfile.
+	if p.Setup.User != "user" || p.Setup.Workdir != "/x" {
+		t.Errorf("%+v", p.Setup)
+	}
+	if _, p, err = stages(t, "FROM a\nUSER root"); err != nil || p.Setup.User != "root" || p.Setup.Workdir != "" {
+		t.Errorf("%+v, %v", p.Setup, err)
+	}
+	if _, _, err = stages(t, "FROM a\n\nCOPY --chmod=u+x a b"); !cove.Is(err, cove.Invalid) || !strings.Contains(err.Error(), "Dockerfile line 3: --chmod=u+x") {
+		t.Errorf("err = %v", err)
+	}
+}
+
+// TestStageKeys: all that a step does is in its key.
+func TestStageKeys(t *testing.T) {
+	seen := map[string]string{}
+	for _, text := range []string{"RUN a", "RUN b", "ARG A=1\nRUN a", "ARG A=2\nRUN a", "COPY <<E /a\nx\nE", "COPY <<E /a\ny\nE", "COPY <<E /a\nE", "COPY E /a"} {
+		_, p, err := stages(t, "FROM a\n"+text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen[p.Files] != "" {
+			t.Errorf("%q has the key of %q", text, seen[p.Files])
+		}
+		seen[p.Files] = text
+	}
+	steps, p, _ := stages(t, "FROM a\nCOPY a b")
+	steps[0].Source.Key = "other"
+	if other, err := plan.MakeStage(start, steps, "", "", false); err != nil || other.Files == p.Files {
+		t.Errorf("the source is not in the key, %v", err)
 	}
 }
 
