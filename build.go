@@ -3,6 +3,7 @@ package cove
 import (
 	"maps"
 	"regexp"
+	"strings"
 	"time"
 )
 
@@ -95,14 +96,34 @@ type NewBuild struct {
 	FreeDiskMB int      // how much its sandboxes can write at least; 0: the installation's default
 }
 
-// BuildOrder says what is to be built. Either FromImage or FromTemplate is set.
+// BuildOrder says what is to be built. One of FromImage, FromTemplate and
+// Dockerfile is set; with the last there are no Steps.
 type BuildOrder struct {
 	FromImage    string
 	FromTemplate string
-	Login        RegistryLogin // for FromImage
+	Dockerfile   *Dockerfile
+	Login        RegistryLogin // for FromImage, or images of a Dockerfile
 	Force        bool          // use nothing of an earlier build
 	Steps        []BuildStep
-	Start, Ready string // see Setup; empty: as in FromTemplate
+	Start, Ready string // see Setup; empty: as in FromTemplate or the Dockerfile
+}
+
+// A Dockerfile is one with what it refers to.
+type Dockerfile struct {
+	Text    string
+	Args    map[string]string // values for ARG
+	Target  string            // the stage to be built; empty: the last one
+	Context string            // hash of the uploaded archive of the build context; empty: there is none
+}
+
+// baseImage is the image that official clients name if nobody names one.
+const baseImage = "e2bdev/base"
+
+// IsBaseImage reports whether an image stands for the installation's own base
+// template.
+func IsBaseImage(ref string) bool {
+	image, _, _ := strings.Cut(ref, ":")
+	return image == baseImage
 }
 
 // RegistryLogin is what a registry asks for. It is never stored or logged.

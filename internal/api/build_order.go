@@ -14,6 +14,9 @@ import (
 const (
 	maxOrder = 8 << 20 // bytes of the request
 	maxSteps = 1000
+
+	maxDockerfile = 1 << 20 // bytes
+	maxTarget     = 128     // bytes
 )
 
 // buildOrder checks an order and says it in words of the domain.
@@ -25,8 +28,12 @@ func buildOrder(body wire.BuildOrder) (cove.BuildOrder, error) {
 		Start:        text(body.StartCmd),
 		Ready:        text(body.ReadyCmd),
 	}
-	if (order.FromImage == "") == (order.FromTemplate == "") {
-		return order, invalid(`either "fromImage" or "fromTemplate" is required, and not both`)
+	var err error
+	if order.Dockerfile, err = dockerfileOf(body); err != nil {
+		return order, err
+	}
+	if order.Dockerfile == nil && (order.FromImage == "") == (order.FromTemplate == "") {
+		return order, invalid(`either "fromImage" or "fromTemplate" is required, and not both; or "dockerfile" instead of them`)
 	}
 	if order.FromTemplate != "" {
 		if _, err := cove.ParseTemplateRef(order.FromTemplate); err != nil {
@@ -37,10 +44,9 @@ func buildOrder(body wire.BuildOrder) (cove.BuildOrder, error) {
 		return order, invalid(`"fromImage", "startCmd" and "readyCmd" must not hold a NUL byte`)
 	}
 	if body.FromImageRegistry != nil {
-		if order.FromImage == "" {
-			return order, invalid(`"fromImageRegistry" is for "fromImage" only`)
+		if order.FromTemplate != "" {
+			return order, invalid(`"fromImageRegistry" is for "fromImage" only, and for the images of "dockerfile"`)
 		}
-		var err error
 		if order.Login, err = registryLogin(*body.FromImageRegistry); err != nil {
 			return order, err
 		}
@@ -60,6 +66,27 @@ func buildOrder(body wire.BuildOrder) (cove.BuildOrder, error) {
 		})
 	}
 	return order, nil
+}
+
+// dockerfileOf returns the Dockerfile of an order; nil: it has none. What is in
+// it is not looked at here.
+func dockerfileOf(body wire.BuildOrder) (*cove.Dockerfile, error) {
+	d := cove.Dockerfile{Text: text(body.Dockerfile), Args: body.BuildArgs, Target: text(body.Target), Context: text(body.ContextHash)}
+	switch {
+	case d.Text == "" && (len(d.Args) > 0 || d.Target != "" || d.Context != ""):
+		return nil, invalid(`"buildArgs", "target" and "contextHash" are for "dockerfile" only`)
+	case d.Text == "":
+		return nil, nil
+	case text(body.FromImage) != "" || text(body.FromTemplate) != "" || len(body.Steps) > 0:
+		return nil, invalid(`"dockerfile" is given instead of "fromImage", "fromTemplate" and "steps", and not with one of them`)
+	case len(d.Text) > maxDockerfile:
+		return nil, invalid(`"dockerfile" is larger than %d bytes`, maxDockerfile)
+	case len(d.Target) > maxTarget:
+		return nil, invalid(`"target" may have at most %d letters`, maxTarget)
+	case d.Context != "" && !cove.FilesHashValid(d.Context):
+		return nil, invalid(`"contextHash" must be 64 lower-case hexadecimal digits`)
+	}
+	return &d, nil
 }
 
 // whatIsWrongWith says why a step cannot be meant; empty if it can.

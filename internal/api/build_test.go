@@ -137,6 +137,11 @@ func TestBeginBuild(t *testing.T) {
 			{Type: cove.WorkdirStep, Args: []string{"/w"}},
 			{Type: cove.UserStep, Args: []string{"u"}},
 		}},
+		`{"dockerfile":"FROM x\n","fromImage":"","steps":[],"startCmd":"a"}`: {Dockerfile: &cove.Dockerfile{Text: "FROM x\n"}, Start: "a"},
+		`{"dockerfile":"FROM x","buildArgs":{"A":"1"},"target":"t","contextHash":"` + hash + `","fromImageRegistry":{"type":"registry","username":"u","password":"p"}}`: {
+			Dockerfile: &cove.Dockerfile{Text: "FROM x", Args: map[string]string{"A": "1"}, Target: "t", Context: hash},
+			Login:      cove.RegistryLogin{Kind: cove.BasicLogin, User: "u", Password: "p"},
+		},
 	} {
 		f := templateFixture(t)
 		w := f.do("POST", "/v2/templates/my-team%2Fweb"+ready, body)
@@ -170,8 +175,19 @@ func TestBeginBuildRefused(t *testing.T) {
 		`{"fromImage":"x","fromTemplate":"y"}`:   "not both",
 		`{"fromTemplate":"a b"}`:                 "invalid template name",
 		`{"fromImage":"x","startCmd":"a\u0000"}`: "NUL",
-		`{"fromImage":"x","dockerfile":""}`:      `unknown field "dockerfile"`,
-		`{"fromTemplate":"x","fromImageRegistry":{"type":"aws"}}`: `for "fromImage" only`,
+		`{"fromImage":"x","dockerFile":1}`:       `"dockerfile" must be a string`,
+		`{"fromImage":"x","dockerfile":"FROM x"}`:                       "instead of",
+		`{"fromTemplate":"x","dockerfile":"FROM x"}`:                    "instead of",
+		`{"dockerfile":"FROM x","steps":[{"type":"RUN","args":["a"]}]}`: "instead of",
+		`{"dockerfile":""}`:                                                   "is required",
+		`{"fromImage":"x","buildArgs":{"A":"1"}}`:                             `for "dockerfile" only`,
+		`{"fromImage":"x","target":"a"}`:                                      `for "dockerfile" only`,
+		`{"fromImage":"x","contextHash":"a"}`:                                 `for "dockerfile" only`,
+		`{"dockerfile":"FROM x","contextHash":"a"}`:                           "64 lower-case",
+		`{"dockerfile":"FROM x","buildArgs":{"A":1}}`:                         "must be a string",
+		`{"dockerfile":"FROM x","target":"` + strings.Repeat("a", 129) + `"}`: "128",
+		`{"dockerfile":"` + strings.Repeat("a", 1<<20+1) + `"}`:               "1048576",
+		`{"fromTemplate":"x","fromImageRegistry":{"type":"aws"}}`:             `for "fromImage" only`,
 		login(`{}`):               "unknown",
 		login(`[]`):               "must be an object",
 		login(`{"type":"azure"}`): `"azure"`,

@@ -15,13 +15,16 @@ import (
 	"github.com/cove-sandbox/cove/internal/undo"
 )
 
-// A job is a build on its way. Its phases fill it in order.
+// A job is a build on its way, or a stage of its Dockerfile that another copies
+// from. Its phases fill it in order.
 type job struct {
 	t *Templates
 	Job
-	undo undo.Stack // what the build holds until it has ended, well or not
+	undo   *undo.Stack // what the build holds until it has ended, well or not
+	stages *stages     // of its Dockerfile; nil: it has none
 
 	base   base
+	origin *origin // the image of base; it need not be loaded if what was done with it is there
 	plan   *plan.Plan
 	done   int          // steps whose result an earlier build left
 	layer  *cove.Layer  // that result; nil: none
@@ -47,6 +50,7 @@ var phases = []struct {
 	{"the image", cove.BaseStep, (*job).begin},
 	{"the plan", "", (*job).makePlan},
 	{"an earlier result", "", (*job).reuse},
+	{"what is copied from", "", (*job).collect},
 	{"the steps", "", (*job).steps},
 	{"the file system", cove.FinalStep, (*job).files},
 	{"the start command", cove.FinalStep, (*job).start},
@@ -60,7 +64,7 @@ const cleanLimit = time.Minute
 // Build does one build and returns it as it is when it is ready. A snapshot that
 // it names is the caller's then. On an error nothing is left of it but layers.
 func (t *Templates) Build(ctx context.Context, order Job) (_ cove.Build, err error) {
-	j := &job{t: t, Job: order, result: order.Build}
+	j := &job{t: t, Job: order, undo: &undo.Stack{}, result: order.Build}
 	begun := t.cfg.Now()
 	defer func() {
 		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanLimit)
@@ -111,15 +115,26 @@ func (j *job) hold(root cove.BuildID) {
 	j.undo.Add("root", func(context.Context) error { release(); return nil })
 }
 
-func (j *job) makePlan(context.Context) (err error) {
-	// What the first step is run with decides its result too.
+// keyed returns what a build begins with under a key that has all of it: what
+// the first step is run with decides its result too.
+func keyed(start plan.Start) (plan.Start, error) {
+	setup, err := json.Marshal(start.Setup)
+	start.Key = plan.Key(start.Key, string(setup))
+	return start, err
+}
+
+func (j *job) makePlan(context.Context) error {
+	if j.plan == nil { // else its Dockerfile had to be planned to know what it begins with
+		begin, err := keyed(j.base.start)
+		if err != nil {
+			return err
+		}
+		if j.plan, err = plan.Make(begin, j.Order); err != nil {
+			return err
+		}
+	}
 	setup, err := json.Marshal(j.base.start.Setup)
 	if err != nil {
-		return err
-	}
-	begin := j.base.start
-	begin.Key = plan.Key(begin.Key, string(setup))
-	if j.plan, err = plan.Make(begin, j.Order); err != nil {
 		return err
 	}
 	j.result.Setup, j.result.Envd = j.plan.Setup, j.Build.Envd
@@ -148,10 +163,16 @@ func (j *job) reuse(ctx context.Context) error {
 			return err
 		}
 	}
+	return j.reuseLayer(ctx)
+}
+
+// reuseLayer looks for what earlier builds left of the first steps, of as many as
+// possible.
+func (j *job) reuseLayer(ctx context.Context) error {
 	j.layer = j.base.layer
 	for n := len(j.plan.Steps); n > 0; n-- {
 		s := j.plan.Steps[n-1]
-		if s.Forced || !s.Works() {
+		if s.Forced && !j.stages.did(s.Key) || !s.Works() {
 			continue
 		}
 		layer, err := j.t.cfg.Records.Layer(ctx, j.Team, s.Key)
@@ -162,6 +183,10 @@ func (j *job) reuse(ctx context.Context) error {
 			return err
 		}
 		j.done, j.layer = n, &layer
+		// What it begins with may take long to come about; the layer stays.
+		j.hold(layer.Root)
+		release := j.Job.Hold(layer.Snapshot)
+		j.undo.Add("hold", func(context.Context) error { release(); return nil })
 		return j.t.cfg.Records.UseLayer(ctx, j.Team, s.Key, j.t.cfg.Now())
 	}
 	return nil
@@ -189,7 +214,7 @@ func (j *job) stands(ctx context.Context, b cove.Build) bool {
 // cached tells which steps need not be done.
 func (j *job) cached(n int) {
 	for _, s := range j.plan.Steps[:n] {
-		j.info(strconv.Itoa(s.Number), "CACHED [builder %d/%d] %s", s.Number, len(j.plan.Steps), s.Text())
+		j.info(strconv.Itoa(s.Number), "CACHED %s %s", s.Label, s.Text())
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/builder/plan"
 	"github.com/cove-sandbox/cove/internal/id"
+	"github.com/cove-sandbox/cove/internal/image"
 	"github.com/cove-sandbox/cove/internal/rootfs"
 	"github.com/cove-sandbox/cove/internal/rootfs/debian"
 )
@@ -34,6 +35,8 @@ func (j *job) begin(ctx context.Context) error {
 	defer cancel()
 	var err error
 	switch {
+	case j.Order.Dockerfile != nil:
+		err = j.fromDockerfile(ctx)
 	case j.Parent != nil && j.Parent.Origin != "":
 		j.info(cove.BaseStep, "[base] FROM snapshot %s", cmp.Or(j.Order.FromTemplate, j.Order.FromImage))
 		err = j.fromSnapshot(ctx)
@@ -77,42 +80,84 @@ func (j *job) fromSnapshot(ctx context.Context) error {
 	return err
 }
 
+// An origin is an image that a build begins with, or copies from.
+type origin struct {
+	img   *image.Image // nil: there is nothing to be loaded
+	files []file       // what lies on top of it
+	key   string       // of its root file system
+	root  cove.BuildID // of what needs no image; empty: it is to be looked for
+	// start is what a build begins with, once it is prepared.
+	start plan.Start
+	bare  bool // nothing is in it, and nothing to be prepared
+}
+
 // fromImage begins with an image, which is loaded and prepared the first time.
-func (j *job) fromImage(ctx context.Context) error {
+func (j *job) fromImage(ctx context.Context) (err error) {
+	if j.origin, err = j.findImage(ctx, j.Order.FromImage, j.Order.Login); err != nil {
+		return err
+	}
+	return j.load(ctx)
+}
+
+// findImage finds an image. It is not loaded yet.
+func (j *job) findImage(ctx context.Context, ref string, login cove.RegistryLogin) (*origin, error) {
 	r := j.t.cfg.Roots
 	blobs := filepath.Join(r.cfg.CacheDir, blobsPrefix+string(j.Build.ID))
 	j.undo.Add("blobs", func(context.Context) error { return os.RemoveAll(blobs) })
-	img, source, err := j.t.cfg.Sources.Find(ctx, j.Order.FromImage, j.Order.Login, blobs)
+	img, source, err := j.t.cfg.Sources.Find(ctx, ref, login, blobs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	host, err := debian.ReadHost(ctx, cmp.Or(r.cfg.Host, "/"), r.cfg.Environ)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	env := imageEnv(img.Config.Env)
-	files := imageFiles(host, env["PATH"])
-	key := plan.Key("image", rootFormat, source, digest(files))
-	setup := cove.Setup{User: baseUser, Workdir: img.Config.Workdir, Env: env}
-	if setup.Workdir == "/" {
-		setup.Workdir = ""
+	o := &origin{img: img, files: imageFiles(host, env["PATH"])}
+	o.key = plan.Key("image", rootFormat, source, digest(o.files))
+	o.start = plan.Start{Key: plan.Key(o.key, prepareScript), Setup: cove.Setup{User: baseUser, Workdir: img.Config.Workdir, Env: env}}
+	if o.start.Setup.Workdir == "/" {
+		o.start.Setup.Workdir = ""
 	}
-	if j.base.root, err = j.findRoot(ctx, key); cove.Is(err, cove.NotFound) {
-		top, lerr := layer(files)
-		if lerr != nil {
-			return lerr
-		}
-		j.info(cove.BaseStep, "[base] Loading the image")
-		j.base.root, err = j.newRoot(ctx, key, "", append(img.Layers, opener(top)))
-	} else if err == nil {
-		j.info(cove.BaseStep, "CACHED [base] the image")
-	}
-	if err != nil {
+	return o, nil
+}
+
+// load makes of the image that the build begins with what steps can run on.
+func (j *job) load(ctx context.Context) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, j.t.cfg.ImageLimit, context.DeadlineExceeded)
+	defer cancel()
+	defer func() { err = inTime(ctx, "the image it begins with", err) }()
+	j.base.start = j.origin.start
+	if j.base.root, err = j.rootOf(ctx, j.origin); err != nil || j.origin.img == nil {
 		return err
 	}
-	prepared := plan.Key(key, prepareScript)
-	j.base.start = plan.Start{Key: prepared, Setup: setup}
-	return j.prepare(ctx, prepared)
+	return j.prepare(ctx, j.origin.start.Key)
+}
+
+// rootOf returns the root file system of an image as it is, and makes it the
+// first time.
+func (j *job) rootOf(ctx context.Context, o *origin) (cove.BuildID, error) {
+	if o.root != "" {
+		j.hold(o.root)
+		return o.root, nil
+	}
+	root, err := j.findRoot(ctx, o.key)
+	if err == nil && o.img != nil {
+		j.info(cove.BaseStep, "CACHED [base] the image")
+	}
+	if !cove.Is(err, cove.NotFound) {
+		return root, err
+	}
+	top, err := layer(o.files)
+	if err != nil {
+		return "", err
+	}
+	var layers []rootfs.Layer
+	if o.img != nil {
+		j.info(cove.BaseStep, "[base] Loading the image")
+		layers = append(layers, o.img.Layers...)
+	}
+	return j.newRoot(ctx, o.key, rootfs.Options{Layers: append(layers, opener(top))})
 }
 
 // imageEnv returns an image's variables. Those that are a user's own matter are
@@ -132,7 +177,7 @@ func imageEnv(pairs []string) map[string]string {
 // result is a layer, and belongs to the team, as all that ran something does.
 func (j *job) prepare(ctx context.Context, key string) error {
 	found, err := j.t.cfg.Records.Layer(ctx, j.Team, key)
-	if err == nil && !j.Order.Force {
+	if err == nil && (!j.Order.Force || j.stages.did(key)) {
 		j.info(cove.BaseStep, "CACHED [base] preparing the image")
 		j.base.layer = &found
 		return j.t.cfg.Records.UseLayer(ctx, j.Team, key, j.t.cfg.Now())
@@ -157,6 +202,7 @@ func (j *job) prepare(ctx context.Context, key string) error {
 	if err := j.keep(ctx, key); err != nil {
 		return err
 	}
+	j.stages.keep(key)
 	j.base.layer = j.layer
 	return j.end(ctx)
 }
@@ -168,7 +214,8 @@ func (j *job) files(ctx context.Context) (err error) {
 		j.root = j.base.root
 		return nil
 	}
-	key := plan.Key("result", rootFormat, string(j.Team), j.plan.Files)
+	// Steps that were done again by force have the key of those before.
+	key := plan.Key("result", rootFormat, string(j.Team), j.plan.Files, string(j.layer.Snapshot))
 	j.root, err = j.findRoot(ctx, key)
 	if !cove.Is(err, cove.NotFound) {
 		return err
@@ -207,7 +254,7 @@ func (j *job) flatten(ctx context.Context, spec cove.Spec, key, step string) (ro
 	}
 	below := filepath.Join(r.Dir(sb.spec.Build), RootfsFile)
 	written := func(context.Context) (io.ReadCloser, error) { return os.Open(f.Name()) }
-	if root, err = j.newRoot(ctx, key, below, []rootfs.Layer{written}); err != nil {
+	if root, err = j.newRoot(ctx, key, rootfs.Options{Base: below, Layers: []rootfs.Layer{written}}); err != nil {
 		return "", err
 	}
 	m, err := r.Manifest(ctx, root)
@@ -238,7 +285,7 @@ func (j *job) findRoot(ctx context.Context, key string) (cove.BuildID, error) {
 
 // newRoot writes a root file system and gives it a place of its own. What is
 // there of it after an error is removed.
-func (j *job) newRoot(ctx context.Context, key, below string, layers []rootfs.Layer) (_ cove.BuildID, err error) {
+func (j *job) newRoot(ctx context.Context, key string, of rootfs.Options) (_ cove.BuildID, err error) {
 	r := j.t.cfg.Roots
 	root := cove.BuildID(id.UUID())
 	j.hold(root)
@@ -252,15 +299,14 @@ func (j *job) newRoot(ctx context.Context, key, below string, layers []rootfs.La
 		return "", err
 	}
 	last := j.t.cfg.Now()
-	info, err := rootfs.Build(ctx, rootfs.Options{
-		Out: filepath.Join(dir, RootfsFile), Base: below, Layers: layers,
-		Progress: func(done, total int64) {
-			if now := j.t.cfg.Now(); now.Sub(last) >= progressEvery {
-				last = now
-				j.info("", "%s", progressLine(done, total))
-			}
-		},
-	})
+	of.Out = filepath.Join(dir, RootfsFile)
+	of.Progress = func(done, total int64) {
+		if now := j.t.cfg.Now(); now.Sub(last) >= progressEvery {
+			last = now
+			j.info("", "%s", progressLine(done, total))
+		}
+	}
+	info, err := rootfs.Build(ctx, of)
 	if err != nil {
 		return "", err
 	}

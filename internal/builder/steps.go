@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -20,12 +21,12 @@ func (j *job) steps(ctx context.Context) error {
 	j.cached(j.done)
 	for _, s := range j.plan.Steps[j.done:] {
 		number := strconv.Itoa(s.Number)
-		j.info(number, "[builder %d/%d] %s", s.Number, len(j.plan.Steps), s.Text())
+		j.info(number, "%s %s", s.Label, s.Text())
 		if !s.Works() {
 			continue
 		}
 		if err := j.step(ctx, s); err != nil {
-			return atStep(number, err)
+			return atStep(number, placed(s.Line, err))
 		}
 	}
 	return nil
@@ -58,7 +59,8 @@ func (j *job) step(ctx context.Context, s plan.Step) error {
 	if err := j.keep(ctx, s.Key); err != nil {
 		return err
 	}
-	j.info(strconv.Itoa(s.Number), "[builder %d/%d] done in %s, kept in %s", s.Number, len(j.plan.Steps),
+	j.stages.keep(s.Key)
+	j.info(strconv.Itoa(s.Number), "%s done in %s, kept in %s", s.Label,
 		took.Round(10*time.Millisecond), (j.t.cfg.Now().Sub(begun) - took).Round(10*time.Millisecond))
 	return nil
 }
@@ -73,23 +75,45 @@ func (j *job) stepRoot() cove.BuildID {
 
 // carryOut does what a step says.
 func (j *job) carryOut(ctx context.Context, s plan.Step) error {
-	number, prefix := strconv.Itoa(s.Number), fmt.Sprintf("[builder %d/%d] ", s.Number, len(j.plan.Steps))
+	number, prefix := strconv.Itoa(s.Number), s.Label+" "
+	asRoot := func(name, script string, args ...string) error {
+		c := Command{Args: append([]string{"/bin/sh", "-c", script, "sh"}, args...), User: "root", Dir: "/"}
+		return j.sb.run(ctx, name, c, number, prefix)
+	}
 	switch s.Type {
 	case cove.RunStep:
 		user := s.User
 		if len(s.Args) > 1 && s.Args[1] != "" {
 			user = s.Args[1]
 		}
-		c := Command{Args: shell(s.Args[0]), Env: s.Env, Dir: s.Workdir, User: login(user)}
+		env := maps.Clone(s.Env)
+		maps.Copy(env, s.Extra)
+		c := Command{Args: j.shell(s.Args[0], env), Env: env, Dir: s.Workdir, User: login(user)}
 		return j.sb.run(ctx, s.Args[0], c, number, prefix)
 	case cove.CopyStep:
 		return j.copy(ctx, s)
 	case cove.WorkdirStep:
-		return j.sb.run(ctx, "mkdir -p "+s.Args[0], Command{Args: []string{"/bin/sh", "-c", workdirScript, "sh", s.Args[0], s.User}, User: "root", Dir: "/"}, number, prefix)
+		if j.bare() {
+			return j.makeDir(ctx, s)
+		}
+		return asRoot("mkdir -p "+s.Args[0], workdirScript, s.Args[0], s.User)
 	case cove.UserStep:
-		return j.sb.run(ctx, "useradd "+s.Args[0], Command{Args: []string{"/bin/sh", "-c", userScript, "sh", s.Args[0]}, User: "root", Dir: "/"}, number, prefix)
+		if j.bare() {
+			return nil
+		}
+		return asRoot("useradd "+s.Args[0], userScript, s.Args[0])
 	}
 	return fmt.Errorf("a step of the type %q cannot be carried out", s.Type)
+}
+
+// shell returns the command that runs text with variables. A login shell sets a
+// PATH of its own, or the image's; one that the build has set instead is set
+// again in it.
+func (j *job) shell(text string, env map[string]string) []string {
+	if path, ok := env["PATH"]; ok && path != j.base.start.Setup.Env["PATH"] {
+		text = "export PATH=\"" + quoted(path) + "\"\n" + text
+	}
+	return shell(text)
 }
 
 // workdirScript makes a directory; those that were not there before belong to
@@ -124,32 +148,6 @@ else
 	chown "$id:$id" "/home/$user"
 fi
 `
-
-// copy carries out a step that copies files.
-func (j *job) copy(ctx context.Context, s plan.Step) error {
-	archive, size, err := j.t.cfg.Files.Open(ctx, j.Team, s.FilesHash)
-	if cove.Is(err, cove.NotFound) {
-		return cove.E(cove.Invalid, "builder.copy", err, "the files of COPY %s were not uploaded", s.Args[0])
-	}
-	if err != nil {
-		return err
-	}
-	defer archive.Close()
-	order := CopyOrder{Source: s.Args[0], Dest: s.Args[1], Workdir: s.Dir(), User: s.User}
-	if len(s.Args) > 2 && s.Args[2] != "" {
-		order.User = s.Args[2]
-	}
-	if len(s.Args) > 3 {
-		order.Mode = s.Args[3]
-	}
-	if err := j.sb.daemon.Copy(ctx, order, archive, size); err != nil {
-		if ctx.Err() != nil {
-			return errors.Join(err, context.Cause(ctx))
-		}
-		return cove.E(cove.KindOf(err), "builder.copy", err, "failed to copy '%s' to '%s': %s", order.Source, order.Dest, words(err))
-	}
-	return nil
-}
 
 // keep saves the files of the sandbox that the steps run in as the layer of a
 // key, and lets it go on.
@@ -216,7 +214,8 @@ func (j *job) start(ctx context.Context) error {
 // command runs text as the build's users will.
 func (j *job) command(text string, goesOn bool) Command {
 	s := j.plan.Setup
-	return Command{Args: shell(text), Env: s.Vars(), Dir: s.Workdir, User: login(s.User), GoesOn: goesOn}
+	env := s.Vars()
+	return Command{Args: j.shell(text, env), Env: env, Dir: s.Workdir, User: login(s.User), GoesOn: goesOn}
 }
 
 // login returns the user of what may have a group behind it: the group of a

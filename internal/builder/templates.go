@@ -70,6 +70,8 @@ type Command struct {
 // CopyOrder says how files are copied into a sandbox; see cove.CopyStep.
 type CopyOrder struct {
 	Source, Dest, Workdir, User, Mode string
+
+	KeepOwners bool // those that the archive has, where it has any
 }
 
 // Guest is the daemon in a sandbox.
@@ -126,6 +128,7 @@ type Job struct {
 	Build  cove.Build // its identifier and resources
 	Order  cove.BuildOrder
 	Parent *cove.Build // what Order.FromTemplate names
+	Base   *cove.Build // what the images of a Dockerfile mean that stand for the base template
 	// Log is told how it goes. It may be called concurrently.
 	Log func(level cove.LogLevel, step, message string)
 	// Hold keeps a snapshot that no record names yet from being swept, until
@@ -166,8 +169,14 @@ func atStep(step string, err error) error {
 }
 
 // Check refuses, as Invalid, an order that cannot be carried out whatever it
-// begins with.
-func (t *Templates) Check(order cove.BuildOrder) error {
-	_, err := plan.Make(plan.Start{Setup: cove.Setup{User: baseUser}}, order)
-	return err
+// begins with, and returns the images that it names.
+func (t *Templates) Check(order cove.BuildOrder) (images []string, err error) {
+	if order.Dockerfile != nil {
+		return checkDockerfile(order.Dockerfile)
+	}
+	if order.FromImage != "" {
+		images = []string{order.FromImage}
+	}
+	_, err = plan.Make(plan.Start{Setup: cove.Setup{User: baseUser}}, order)
+	return images, err
 }

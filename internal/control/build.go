@@ -14,8 +14,8 @@ import (
 // TemplateBuilder builds teams' templates.
 type TemplateBuilder interface {
 	// Check refuses, as Invalid, an order that cannot be carried out whatever it
-	// begins with.
-	Check(order cove.BuildOrder) error
+	// begins with, and returns the images that it names.
+	Check(order cove.BuildOrder) (images []string, err error)
 	// Build does one build and returns it as it is when it is ready. On an error
 	// nothing is left of it; a *cove.StepError says where it failed.
 	Build(ctx context.Context, job BuildJob) (cove.Build, error)
@@ -29,6 +29,7 @@ type BuildJob struct {
 	Build  cove.Build // its identifier and resources
 	Order  cove.BuildOrder
 	Parent *cove.Build // what it begins with if that is a template
+	Base   *cove.Build // what the images of a Dockerfile mean that stand for the base template
 	// Log is told how it goes. It may be called concurrently.
 	Log func(level cove.LogLevel, step, message string)
 	// Hold keeps a snapshot that no record names yet from being swept, until
@@ -45,10 +46,6 @@ type Uploads interface {
 	// Sweep removes those that were not used since a time.
 	Sweep(ctx context.Context, since time.Time) error
 }
-
-// baseImage is the image that official clients name if nobody names one. It
-// stands for the installation's own base template.
-const baseImage = "e2bdev/base"
 
 // RequestBuild makes a build that waits for its order, and its template if the
 // team has none of that name. Exhausted: the team builds as many as it may.
@@ -162,11 +159,12 @@ func (c *Control) BeginBuild(ctx context.Context, team cove.TeamID, template str
 	if b.Status != cove.BuildWaiting {
 		return cove.E(cove.Invalid, op, nil, "build is not in waiting state")
 	}
-	if err := c.checkOrder(op, team, order); err != nil {
+	images, err := c.checkOrder(op, team, order)
+	if err != nil {
 		return err
 	}
-	parent, err := c.parent(ctx, team, order)
-	if err != nil {
+	job := BuildJob{Team: team, Order: order, Hold: c.hold}
+	if err := c.resolveImages(ctx, &job, images); err != nil {
 		return err
 	}
 	err = c.cfg.Store.BeginBuild(ctx, b.ID)
@@ -177,38 +175,54 @@ func (c *Control) BeginBuild(ctx context.Context, team cove.TeamID, template str
 		return err
 	}
 	b.Status = cove.BuildRunning
-	return c.carryOut(BuildJob{Team: team, Build: b, Order: order, Parent: parent, Hold: c.hold})
+	job.Build = b
+	return c.carryOut(job)
 }
 
-// checkOrder refuses an order that is bound to fail.
-func (c *Control) checkOrder(op string, team cove.TeamID, order cove.BuildOrder) error {
-	if (order.FromImage == "") == (order.FromTemplate == "") {
-		return cove.E(cove.Invalid, op, nil, "a build begins with one thing: give either fromImage or fromTemplate")
+// checkOrder refuses an order that is bound to fail, and returns the images that
+// it names.
+func (c *Control) checkOrder(op string, team cove.TeamID, order cove.BuildOrder) ([]string, error) {
+	begins := 0
+	for _, given := range []bool{order.FromImage != "", order.FromTemplate != "", order.Dockerfile != nil} {
+		if given {
+			begins++
+		}
 	}
-	if err := c.cfg.Templates.Check(order); err != nil {
-		return err
+	if begins != 1 {
+		return nil, cove.E(cove.Invalid, op, nil, "a build begins with one thing: give one of fromImage, fromTemplate and dockerfile")
+	}
+	images, err := c.cfg.Templates.Check(order)
+	if err != nil {
+		return nil, err
 	}
 	for i, s := range order.Steps {
 		if s.Type == cove.CopyStep && !c.cfg.Uploads.Has(team, s.FilesHash) {
-			return cove.E(cove.Invalid, op, nil, "step %d: the files to copy were not uploaded", i+1)
+			return nil, cove.E(cove.Invalid, op, nil, "step %d: the files to copy were not uploaded", i+1)
 		}
 	}
-	return nil
+	if d := order.Dockerfile; d != nil && d.Context != "" && !c.cfg.Uploads.Has(team, d.Context) {
+		return nil, cove.E(cove.Invalid, op, nil, "the build context was not uploaded")
+	}
+	return images, nil
 }
 
-// parent returns the build that an order begins with; nil if that is an image.
-// It waits for the base template only as long as ctx allows.
-func (c *Control) parent(ctx context.Context, team cove.TeamID, order cove.BuildOrder) (*cove.Build, error) {
-	name := order.FromTemplate
-	if name == "" {
-		image, _, _ := strings.Cut(order.FromImage, ":")
-		if image != baseImage {
-			return nil, nil
-		}
+// resolveImages finds the templates that an order begins with, by their names or
+// by an image that stands for one. It waits for the base template only as long
+// as ctx allows.
+func (c *Control) resolveImages(ctx context.Context, job *BuildJob, images []string) error {
+	name, to := job.Order.FromTemplate, &job.Parent
+	if slices.ContainsFunc(images, cove.IsBaseImage) {
 		name = cove.BaseTemplate
+		if job.Order.Dockerfile != nil {
+			to = &job.Base
+		}
 	}
-	_, b, err := c.resolve(ctx, team, name)
-	return &b, err
+	if name == "" {
+		return nil
+	}
+	_, b, err := c.resolve(ctx, job.Team, name)
+	*to = &b
+	return err
 }
 
 // BuildStatus returns a build and lines of its log.

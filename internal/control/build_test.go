@@ -21,11 +21,14 @@ type templates struct {
 	jobs []control.BuildJob                                    // guarded by mu
 }
 
-func (t *templates) Check(order cove.BuildOrder) error {
+func (t *templates) Check(order cove.BuildOrder) ([]string, error) {
 	if len(order.Steps) > 0 && order.Steps[0].Type == "BAD" {
-		return cove.E(cove.Invalid, "test", nil, "step 1 is bad")
+		return nil, cove.E(cove.Invalid, "test", nil, "step 1 is bad")
 	}
-	return nil
+	if order.Dockerfile != nil {
+		return strings.Fields(order.Dockerfile.Text), nil
+	}
+	return []string{order.FromImage}, nil
 }
 
 func (t *templates) Build(ctx context.Context, job control.BuildJob) (cove.Build, error) {
@@ -254,6 +257,8 @@ func TestBuildsThatCannotBegin(t *testing.T) {
 		kind  cove.Kind
 	}{
 		"from nothing":        {cove.BuildOrder{}, cove.Invalid},
+		"from three things":   {cove.BuildOrder{FromImage: "a", Dockerfile: &cove.Dockerfile{Text: "x"}}, cove.Invalid},
+		"without its context": {cove.BuildOrder{Dockerfile: &cove.Dockerfile{Text: "x", Context: strings.Repeat("b", 64)}}, cove.Invalid},
 		"from two things":     {cove.BuildOrder{FromImage: "a", FromTemplate: "base"}, cove.Invalid},
 		"a bad step":          {cove.BuildOrder{FromImage: "a", Steps: []cove.BuildStep{{Type: "BAD"}}}, cove.Invalid},
 		"no files":            {cove.BuildOrder{FromImage: "a", Steps: []cove.BuildStep{files}}, cove.Invalid},
@@ -289,12 +294,14 @@ func TestWhatBuildsBeginWith(t *testing.T) {
 	_, parent := built(t, b, "parent")
 	for what, tt := range map[string]struct {
 		order cove.BuildOrder
-		check func(*cove.Build) bool
+		check func(control.BuildJob) bool
 	}{
-		"an image":     {cove.BuildOrder{FromImage: "debian"}, func(p *cove.Build) bool { return p == nil }},
-		"a template":   {cove.BuildOrder{FromTemplate: "parent"}, func(p *cove.Build) bool { return p != nil && p.ID == parent.ID }},
-		"base":         {cove.BuildOrder{FromTemplate: "base"}, func(p *cove.Build) bool { return p != nil && p.Snapshot == "" }},
-		"base's image": {cove.BuildOrder{FromImage: "e2bdev/base:latest"}, func(p *cove.Build) bool { return p != nil && p.Snapshot == "" }},
+		"an image":               {cove.BuildOrder{FromImage: "debian"}, func(j control.BuildJob) bool { return j.Parent == nil && j.Base == nil }},
+		"a template":             {cove.BuildOrder{FromTemplate: "parent"}, func(j control.BuildJob) bool { return j.Parent != nil && j.Parent.ID == parent.ID }},
+		"base":                   {cove.BuildOrder{FromTemplate: "base"}, func(j control.BuildJob) bool { return j.Parent != nil && j.Parent.Snapshot == "" }},
+		"base's image":           {cove.BuildOrder{FromImage: "e2bdev/base:latest"}, func(j control.BuildJob) bool { return j.Parent != nil && j.Parent.Snapshot == "" }},
+		"a Dockerfile":           {cove.BuildOrder{Dockerfile: &cove.Dockerfile{Text: "debian alpine"}}, func(j control.BuildJob) bool { return j.Parent == nil && j.Base == nil }},
+		"a Dockerfile with base": {cove.BuildOrder{Dockerfile: &cove.Dockerfile{Text: "debian e2bdev/base"}}, func(j control.BuildJob) bool { return j.Parent == nil && j.Base != nil && j.Base.Snapshot == "" }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			template, build := requestBuild(t, b, "web")
@@ -304,8 +311,8 @@ func TestWhatBuildsBeginWith(t *testing.T) {
 			ended(t, b, template.ID, build.ID)
 			b.templates.mu.Lock()
 			defer b.templates.mu.Unlock()
-			if job := b.templates.jobs[len(b.templates.jobs)-1]; !tt.check(job.Parent) {
-				t.Errorf("parent = %+v", job.Parent)
+			if job := b.templates.jobs[len(b.templates.jobs)-1]; !tt.check(job) {
+				t.Errorf("parent = %+v, base = %+v", job.Parent, job.Base)
 			}
 		})
 	}

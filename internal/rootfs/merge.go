@@ -34,6 +34,7 @@ const (
 type merge struct {
 	tree  *tree
 	meter *meter
+	plain bool // see Options
 
 	devices, attributes int // left out
 }
@@ -94,7 +95,7 @@ func (m *merge) entry(layer, entry int, h *tar.Header) error {
 		return m.opaque(m.tree.root, layer, h)
 	}
 	base := parts[len(parts)-1]
-	if strings.HasPrefix(base, whiteoutPrefix) {
+	if strings.HasPrefix(base, whiteoutPrefix) && !m.plain {
 		return m.whiteout(parts[:len(parts)-1], base, layer)
 	}
 	if ino.isDevice() {

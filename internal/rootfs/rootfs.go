@@ -36,6 +36,7 @@ type Options struct {
 	Base   string  // an image of this package's that lies under all layers; may be empty, may be Out
 	Layers []Layer // lowest first
 	Limits Limits
+	Plain  bool // layers hide nothing: names that begin with ".wh." are names like others
 
 	// Progress, if set, is called now and then from the building goroutine: with
 	// bytes read and a total of 0 while the layers are merged, then with bytes
@@ -66,7 +67,7 @@ func Build(ctx context.Context, o Options) (Info, error) {
 		report = func(_, _ int64) {}
 	}
 	t := newTree(o.Limits.orDefaults())
-	m := &merge{tree: t, meter: &meter{
+	m := &merge{tree: t, plain: o.Plain, meter: &meter{
 		ctx: ctx, max: t.limits.Bytes, hash: newIdentity(buildVersion), report: func(done int64) { report(done, 0) },
 	}}
 	var under *base

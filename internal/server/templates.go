@@ -62,7 +62,7 @@ func (g guest) Run(ctx context.Context, c builder.Command, said func(stderr bool
 }
 
 func (g guest) Copy(ctx context.Context, o builder.CopyOrder, archive io.Reader, size int64) error {
-	_, err := g.Client.Copy(ctx, envdclient.CopyOrder{Source: o.Source, Dest: o.Dest, Workdir: o.Workdir, User: o.User, Mode: o.Mode}, archive, size)
+	_, err := g.Client.Copy(ctx, envdclient.CopyOrder(o), archive, size)
 	return err
 }
 

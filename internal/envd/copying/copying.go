@@ -10,6 +10,7 @@
 package copying
 
 import (
+	"archive/tar"
 	"bufio"
 	"compress/gzip"
 	"errors"
@@ -72,6 +73,9 @@ func (h *Handler) copy(r *http.Request) (copied, error) {
 	if err != nil {
 		return copied{}, err
 	}
+	if who.kept, err = parseKept(query.Get("owners")); err != nil {
+		return copied{}, err
+	}
 	if who.mode, err = parseMode(query.Get("mode")); err != nil {
 		return copied{}, err
 	}
@@ -96,7 +100,27 @@ func (h *Handler) copy(r *http.Request) (copied, error) {
 // ownership is what everything that is copied is given.
 type ownership struct {
 	uid, gid int
+	kept     bool    // uid and gid are for what the archive does not have
 	mode     *uint32 // nil: each as in the archive
+}
+
+// of returns whom what h describes will belong to.
+func (o ownership) of(h *tar.Header) (uid, gid int) {
+	if o.kept {
+		return h.Uid, h.Gid
+	}
+	return o.uid, o.gid
+}
+
+// parseKept reads whether what is copied keeps its owners.
+func parseKept(text string) (bool, error) {
+	switch text {
+	case "":
+		return false, nil
+	case "kept":
+		return true, nil
+	}
+	return false, reply.Errorf(http.StatusBadRequest, "owners must be 'kept', or not given, and not '%s'", text)
 }
 
 // owner returns whom what is copied will belong to.

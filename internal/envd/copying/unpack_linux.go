@@ -163,7 +163,8 @@ func (u *unpacking) directory(target string, h *tar.Header) error {
 		}
 	}
 	u.dirs = append(u.dirs, dated{target, h.ModTime})
-	return u.own(target, u.modeOf(h))
+	uid, gid := u.of(h)
+	return own(target, uid, gid, u.modeOf(h))
 }
 
 // makeDir makes the directory path and those above it, and reports whether path
@@ -191,7 +192,7 @@ func (u *unpacking) makeDir(path string) (made bool, err error) {
 	} else if u.mode != nil {
 		mode = *u.mode
 	}
-	return true, u.own(path, mode)
+	return true, own(path, u.uid, u.gid, mode)
 }
 
 // makeParent makes the directory that path is in. Above the destination
@@ -215,11 +216,12 @@ func (u *unpacking) make(target string, h *tar.Header, create func() error) erro
 	if err := u.replace(target, create); err != nil {
 		return err
 	}
+	uid, gid := u.of(h)
 	if h.Typeflag == tar.TypeSymlink {
-		if err := os.Lchown(target, u.uid, u.gid); err != nil {
+		if err := os.Lchown(target, uid, gid); err != nil {
 			return failure(err, target)
 		}
-	} else if err := u.own(target, u.modeOf(h)); err != nil {
+	} else if err := own(target, uid, gid, u.modeOf(h)); err != nil {
 		return err
 	}
 	if err := setTime(target, h.ModTime); err != nil {
@@ -342,8 +344,8 @@ func (u *unpacking) modeOf(h *tar.Header) uint32 {
 
 // own gives path, which is no link, its owner and its mode, in the order in
 // which the first does not take away from the second.
-func (u *unpacking) own(path string, mode uint32) error {
-	err := os.Lchown(path, u.uid, u.gid)
+func own(path string, uid, gid int, mode uint32) error {
+	err := os.Lchown(path, uid, gid)
 	if err == nil {
 		err = unix.Chmod(path, mode)
 	}

@@ -25,6 +25,9 @@ type CopyOrder struct {
 	Workdir string // what Dest is relative to; empty: /
 	User    string // "user" or "user:group", names or numbers; empty: root
 	Mode    string // octal permissions of what is copied; empty: as in the archive
+	// KeepOwners says that what is copied belongs to whom the archive says, and
+	// only what the archive does not have to User.
+	KeepOwners bool
 }
 
 // Copied is what a copy amounted to, as the sandbox says.
@@ -44,6 +47,9 @@ func (c *Client) Copy(ctx context.Context, order CopyOrder, archive io.Reader, s
 	const op = "envdclient.Copy"
 	query := url.Values{
 		"source": {order.Source}, "dest": {order.Dest}, "workdir": {order.Workdir}, "user": {order.User}, "mode": {order.Mode},
+	}
+	if order.KeepOwners {
+		query.Set("owners", "kept")
 	}
 	call, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -248,15 +248,24 @@ type BuildLogs struct {
 	Logs []BuildLogEntry `json:"logs"`
 }
 
-// BuildOrder What is to be built. Either of `fromImage` and `fromTemplate` is required.
+// BuildOrder What is to be built. One of `fromImage`, `fromTemplate` and `dockerfile` is required.
 type BuildOrder struct {
+	// BuildArgs An extension: values for the ARGs of `dockerfile`.
+	BuildArgs map[string]string `json:"buildArgs,omitempty"`
+
+	// ContextHash An extension: the hash under which one archive with the whole build context of `dockerfile` was uploaded, as files of a COPY are. What `.dockerignore` names is the client's to leave out. Required if something is copied from there; a change in it has only those steps done again that copy what has changed.
+	ContextHash *string `json:"contextHash,omitempty"`
+
+	// Dockerfile An extension: the text of a Dockerfile, of several stages if need be, instead of `fromImage`, `fromTemplate` and `steps`. The image `e2bdev/base` stands for the base template. A stage begins as root in /, unless its image says otherwise. The template's user is `user`, and its directory the home, unless the last stage, or one it begins with, sets them. CMD and ENTRYPOINT are its start command, HEALTHCHECK its ready command, unless they are given; those of an image are not started by themselves. What cannot be done as written is refused with its line.
+	Dockerfile *string `json:"dockerfile,omitempty"`
+
 	// Force Use nothing that an earlier build has done.
 	Force *bool `json:"force,omitempty"`
 
 	// FromImage Reference to a container image.
 	FromImage *string `json:"fromImage,omitempty"`
 
-	// FromImageRegistry What the registry of `fromImage` asks for. It is used once and not stored.
+	// FromImageRegistry What the registry of `fromImage` asks for. It is used once and not stored. With `dockerfile` it is for the images of one registry: of the first that an image names and that is not Docker Hub, else of Docker Hub.
 	FromImageRegistry *RegistryLogin `json:"fromImageRegistry,omitempty"`
 
 	// FromTemplate Identifier or name of a template: [namespace/]alias[:tag].
@@ -268,6 +277,9 @@ type BuildOrder struct {
 	// StartCmd Command that runs in every sandbox from its beginning.
 	StartCmd *string     `json:"startCmd,omitempty"`
 	Steps    []BuildStep `json:"steps,omitempty"`
+
+	// Target An extension: name or number of the stage of `dockerfile` to build; the last one without it.
+	Target *string `json:"target,omitempty"`
 }
 
 // BuildReason defines model for BuildReason.
@@ -606,7 +618,7 @@ type PauseSandbox struct {
 	RequireHealthyGuest *bool `json:"requireHealthyGuest,omitempty"`
 }
 
-// RegistryLogin What the registry of `fromImage` asks for. It is used once and not stored.
+// RegistryLogin What the registry of `fromImage` asks for. It is used once and not stored. With `dockerfile` it is for the images of one registry: of the first that an image names and that is not Docker Hub, else of Docker Hub.
 type RegistryLogin = json.RawMessage
 
 // RequestedBuild defines model for RequestedBuild.
