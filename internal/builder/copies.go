@@ -187,7 +187,7 @@ func (j *job) copySelected(ctx context.Context, s plan.Step, order CopyOrder) er
 		order.Source = escaped(selected.Name())
 	}
 	// The daemon is told how long the archive is, so that it sees if it was cut.
-	f, err := os.CreateTemp(j.t.cfg.Roots.cfg.CacheDir, writtenPrefix+"*.tar")
+	f, err := j.t.cfg.Roots.tempFile()
 	if err != nil {
 		return err
 	}

@@ -237,10 +237,7 @@ func (j *job) flatten(ctx context.Context, spec cove.Spec, key, step string) (ro
 	}
 	j.sb = nil
 	r := j.t.cfg.Roots
-	if err := os.MkdirAll(r.cfg.CacheDir, 0o755); err != nil {
-		return "", err
-	}
-	f, err := os.CreateTemp(r.cfg.CacheDir, writtenPrefix+"*.tar")
+	f, err := r.tempFile()
 	if err != nil {
 		return "", err
 	}
@@ -263,6 +260,15 @@ func (j *job) flatten(ctx context.Context, spec cove.Spec, key, step string) (ro
 			j.t.cfg.Now().Sub(begun).Round(10*time.Millisecond))
 	}
 	return root, err
+}
+
+// tempFile makes a file for what sandboxes write or are sent. Whoever asks
+// removes it; what a dead server has left is swept.
+func (b *Builder) tempFile() (*os.File, error) {
+	if err := os.MkdirAll(b.cfg.CacheDir, 0o755); err != nil {
+		return nil, err
+	}
+	return os.CreateTemp(b.cfg.CacheDir, writtenPrefix+"*.tar")
 }
 
 // findRoot returns the root file system of a key, and keeps it for the time of

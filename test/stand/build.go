@@ -1,7 +1,11 @@
 package stand
 
 import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +44,35 @@ func (s *Server) BeginBuild(t testing.TB, name string, order map[string]any) Bui
 		t.Fatalf("beginning a build: %d %v", status, body)
 	}
 	return b
+}
+
+// Upload sends files for a build, and returns the hash they go by.
+func (s *Server) Upload(t testing.TB, archive []byte) (hash string) {
+	t.Helper()
+	status, body := s.Do(t, "POST", "/v3/templates", map[string]any{"name": "uploads"})
+	if status != 202 {
+		t.Fatalf("requesting a build: %d %v", status, body)
+	}
+	sum := sha256.Sum256(archive)
+	hash = hex.EncodeToString(sum[:])
+	status, body = s.Do(t, "GET", fmt.Sprintf("/templates/%s/files/%s", body["templateID"], hash), nil)
+	to, _ := body["url"].(string)
+	if status != 201 || to == "" {
+		t.Fatalf("asking where to send files: %d %v", status, body)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPut, to, bytes.NewReader(archive))
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		t.Fatalf("sending files: %s", resp.Status)
+	}
+	return hash
 }
 
 // AwaitBuild waits until a build has ended.
