@@ -146,6 +146,17 @@ func (s *site) build(t *testing.T, order cove.BuildOrder, parent *cove.Build) (c
 
 func (s *site) buildIn(t *testing.T, ctx context.Context, order cove.BuildOrder, parent *cove.Build) (cove.Build, error) {
 	t.Helper()
+	return s.buildJob(t, ctx, builder.Job{Order: order, Parent: parent})
+}
+
+// buildOn builds by a Dockerfile with a base template.
+func (s *site) buildOn(t *testing.T, order cove.BuildOrder, base *cove.Build) (cove.Build, error) {
+	t.Helper()
+	return s.buildJob(t, t.Context(), builder.Job{Order: order, Base: base})
+}
+
+func (s *site) buildJob(t *testing.T, ctx context.Context, job builder.Job) (cove.Build, error) {
+	t.Helper()
 	s.log = nil
 	template, err := s.records.RequestBuild(t.Context(), cove.Template{ID: id.Template(), Team: team, Alias: "web", CreatedAt: time.Now()},
 		cove.Build{ID: cove.BuildID(id.UUID()), Tags: []string{"default"}, Resources: cove.Resources{CPUs: 1, MemoryMB: 128, DiskMB: 64}, CreatedAt: time.Now()})
@@ -159,24 +170,23 @@ func (s *site) buildIn(t *testing.T, ctx context.Context, order cove.BuildOrder,
 	if err := s.records.BeginBuild(t.Context(), b.ID); err != nil {
 		t.Fatal(err)
 	}
-	built, err := s.Build(ctx, builder.Job{
-		Team: team, Build: b, Order: order, Parent: parent,
-		Log: func(_ cove.LogLevel, step, message string) {
+	job.Team, job.Build = team, b
+	job.Log = func(_ cove.LogLevel, step, message string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.log = append(s.log, step+": "+message)
+	}
+	job.Hold = func(id cove.SnapshotID) func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.held[id] = true
+		return func() {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.log = append(s.log, step+": "+message)
-		},
-		Hold: func(id cove.SnapshotID) func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			s.held[id] = true
-			return func() {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				delete(s.held, id)
-			}
-		},
-	})
+			delete(s.held, id)
+		}
+	}
+	built, err := s.Build(ctx, job)
 	b.Status, b.EndedAt = cove.BuildError, time.Now()
 	if err == nil {
 		b = built

@@ -232,6 +232,7 @@ func (j *job) collect(ctx context.Context) error {
 	if j.stages == nil {
 		return nil
 	}
+	made := false
 	for _, s := range j.plan.Steps[j.done:] {
 		if s.Source == nil || s.Source.Context() {
 			continue
@@ -240,10 +241,16 @@ func (j *job) collect(ctx context.Context) error {
 			if err := j.stages.jobs[s.Source.Stage].make(ctx); err != nil {
 				return err
 			}
+			made = true
 			continue
 		}
 		if err := j.loadSource(ctx, j.stages.images[s.Source.Image]); err != nil {
 			return atStep(cove.BaseStep, placed(s.Line, err))
+		}
+	}
+	if made { // what they have in common with this one is there now
+		if err := j.reuseLayer(ctx); err != nil {
+			return err
 		}
 	}
 	if j.layer != nil {
@@ -252,7 +259,6 @@ func (j *job) collect(ctx context.Context) error {
 	if err := j.load(ctx); err != nil {
 		return atStep(cove.BaseStep, err)
 	}
-	// The preparation may have been done before the layer was looked for.
 	j.layer = j.base.layer
 	return nil
 }

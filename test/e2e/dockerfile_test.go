@@ -77,7 +77,7 @@ func TestDockerfile(t *testing.T) {
 	s := stand.Start(t, "--registry-private", host)
 	text := strings.ReplaceAll(threeStages, "THE_IMAGE", image)
 	files := map[string]string{
-		"src/a.txt": "a\n", "src/b.txt": "b\n", "src/c.md": "c", "lib/deep/c": "deep\n", "docs/read": "me\n", "docs/.wh.x": "odd\n",
+		"src/a.txt": "a\n", "src/b.txt": "b\n", "src/c.md": "c", "lib/deep/c": "deep\n", "docs/read": "me\n",
 	}
 	build := func(name string) stand.Built {
 		t.Helper()
@@ -87,8 +87,8 @@ func TestDockerfile(t *testing.T) {
 		t.Helper()
 		sb := s.Create(t, map[string]any{"templateID": name, "timeout": 60})
 		defer sb.Kill(t)
-		want := "own tool\n" + first + "b\ndeep\n1 /src root\nmine hello\nthe tool\n" + docs + "odd\nmine hello\nuser root\nuser\nmade /app\n"
-		got := sb.Run(t, `cat result said docs/read docs/.wh.x /tmp/started; echo $(stat -c %U result said); stat -c %U docs/read; echo $(readlink all/link) $(pwd); `+
+		want := "own tool\n" + first + "b\ndeep\n1 /src root\nmine hello\nthe tool\n" + docs + "mine hello\nuser root\nuser\nmade /app\n"
+		got := sb.Run(t, `cat result said docs/read /tmp/started; echo $(stat -c %U result said); stat -c %U docs/read; echo $(readlink all/link) $(pwd); `+
 			`test -p all/pipe && test ! -e all/c.md && test -z "$SAID"`)
 		if got.Stdout != want || got.Exit != 0 {
 			t.Errorf("%+v, want %q", got, want)
