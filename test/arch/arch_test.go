@@ -167,6 +167,7 @@ var confined = map[*regexp.Regexp][]string{
 // the root package, this from elsewhere, and of the standard library what does
 // not reach outside of the process.
 var pure = map[string]*regexp.Regexp{
+	"internal/builder/plan":       regexp.MustCompile(`^github\.com/cove-sandbox/cove/internal/builder/dockerfile$`),
 	"internal/builder/dockerfile": regexp.MustCompile(`^github\.com/moby/buildkit/frontend/dockerfile/(parser|shell)$`),
 }
 
