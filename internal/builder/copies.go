@@ -87,11 +87,10 @@ func (j *job) sourceKey(ctx context.Context, s plan.Step) (string, error) {
 	if d, ok := j.stages.digests[source]; ok {
 		return d, nil
 	}
-	selected, err := rootfs.Select(ctx, j.image(j.stages.context), source)
+	selected, err := j.stages.opened.Select(source)
 	if err != nil {
 		return "", err
 	}
-	defer selected.Close()
 	digest, err := selected.Digest(ctx)
 	j.stages.digests[source] = digest
 	return digest, err
@@ -169,15 +168,15 @@ func (j *job) copyInline(ctx context.Context, s plan.Step, order CopyOrder) erro
 
 // copySelected copies files of the build context, a stage or an image.
 func (j *job) copySelected(ctx context.Context, s plan.Step, order CopyOrder) error {
-	root := j.sourceRoot(s.Source)
-	selected, err := rootfs.Select(ctx, j.image(root), s.Args[0])
+	image, err := rootfs.Open(ctx, j.image(j.sourceRoot(s.Source)))
 	if err != nil {
-		if cove.Is(err, cove.Invalid) {
-			err = cove.E(cove.Invalid, "builder.copy", err, "failed to copy '%s' to '%s': %s", s.Args[0], s.Args[1], said(err))
-		}
 		return err
 	}
-	defer selected.Close()
+	defer image.Close()
+	selected, err := image.Select(s.Args[0])
+	if err != nil {
+		return cove.E(cove.KindOf(err), "builder.copy", err, "failed to copy '%s' to '%s': %s", s.Args[0], s.Args[1], said(err))
+	}
 	if selected.Empty {
 		j.warn(strconv.Itoa(s.Number), "%s nothing matches '%s'", s.Label, s.Args[0])
 		return nil

@@ -10,6 +10,7 @@ import (
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/builder/dockerfile"
 	"github.com/cove-sandbox/cove/internal/builder/plan"
+	"github.com/cove-sandbox/cove/internal/rootfs"
 )
 
 // stages are what a build by a Dockerfile is made of. All are planned before the
@@ -21,6 +22,7 @@ type stages struct {
 	jobs    []*job             // as in file; the last is the build itself
 	images  map[string]*origin // by their references
 	context cove.BuildID       // the root file system with the build context; empty: there is none
+	opened  *rootfs.Image      // that file system; nil: there is none
 	digests map[string]string  // of what sources name in the context
 	done    map[string]bool    // keys of what this build has done, which by force is not done twice
 }
@@ -132,6 +134,12 @@ func (j *job) fromDockerfile(ctx context.Context) error {
 	}
 	if j.stages.context, err = j.buildContext(ctx); err != nil {
 		return err
+	}
+	if j.stages.context != "" {
+		if j.stages.opened, err = rootfs.Open(ctx, j.image(j.stages.context)); err != nil {
+			return err
+		}
+		defer j.stages.opened.Close()
 	}
 	for i := range file.Stages {
 		s := j

@@ -18,8 +18,31 @@ import (
 	cove "github.com/cove-sandbox/cove"
 )
 
-// A Selection is what a source of a COPY names in an image. It holds the image
-// open.
+// An Image is one of this package's, open for reading.
+type Image struct {
+	base *base
+	tree *tree
+}
+
+// Open opens an image.
+func Open(ctx context.Context, name string) (*Image, error) {
+	const op = "rootfs.Open"
+	b, err := openBase(name)
+	if err != nil {
+		return nil, outcome(op, err)
+	}
+	t := newTree(Limits{}.orDefaults())
+	if err := b.fill(ctx, t); err != nil {
+		b.close()
+		return nil, outcome(op, b.wrong(err))
+	}
+	return &Image{b, t}, nil
+}
+
+// Close closes the image. Its selections are of no use then.
+func (i *Image) Close() { i.base.close() }
+
+// A Selection is what a source of a COPY names in an image.
 type Selection struct {
 	base *base
 	// Single says that it is one file: the place it is copied to may be its name.
@@ -41,46 +64,23 @@ type pick struct {
 // maxSource is how long a source may be: matching it costs time for each name.
 const maxSource = 4096
 
-// Select finds what a source names in an image of this package's, by the rules
-// of a Dockerfile: a directory stands for its contents, one segment may have *,
-// ? and [a-z], links on the way and at the end are followed, and lead nowhere
-// but into the image. Only links that a pattern matches are what they are. What
-// cannot be found is Invalid, unless it is a pattern.
-func Select(ctx context.Context, image, source string) (_ *Selection, err error) {
-	const op = "rootfs.Select"
-	b, err := openBase(image)
-	if err != nil {
-		return nil, outcome(op, err)
-	}
-	s := &Selection{base: b}
-	defer func() {
-		if err != nil {
-			s.Close()
-		}
-	}()
-	t := newTree(Limits{}.orDefaults())
-	if err := b.fill(ctx, t); err != nil {
-		return nil, outcome(op, b.wrong(err))
-	}
+// Select finds what a source names by the rules of a Dockerfile: a directory
+// stands for its contents, segments may have *, ? and [a-z], links on the way and
+// at the end are followed, and lead nowhere but into the image. Only links that a
+// pattern matches are what they are. What cannot be found is Invalid, unless it
+// is a pattern.
+func (i *Image) Select(source string) (*Selection, error) {
+	s := &Selection{base: i.base}
 	if len(source) > maxSource || strings.ContainsRune(source, 0) {
 		return nil, unfound(source, "it cannot be a path")
 	}
 	// Nothing is above the root, as in a container.
 	parts := targetParts(path.Clean("/" + source))
-	wild := slices.IndexFunc(parts, func(p string) bool { return strings.ContainsAny(p, `*?[\`) })
-	if wild >= 0 {
-		err = s.match(t, parts, wild)
-	} else {
-		err = s.find(t, source, parts)
+	if wild := slices.IndexFunc(parts, func(p string) bool { return strings.ContainsAny(p, `*?[\`) }); wild >= 0 {
+		return s, s.match(i.tree, parts, wild)
 	}
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, s.find(i.tree, source, parts)
 }
-
-// Close closes the image.
-func (s *Selection) Close() { s.base.close() }
 
 func unfound(source, why string) error {
 	return cove.E(cove.Invalid, "rootfs.Select", nil, "%q: %s", source, why)

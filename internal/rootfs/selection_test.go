@@ -44,11 +44,15 @@ func selected(t *testing.T, s *rootfs.Selection) (lines []string) {
 
 func selectionOf(t *testing.T, image, source string) *rootfs.Selection {
 	t.Helper()
-	s, err := rootfs.Select(t.Context(), image, source)
+	i, err := rootfs.Open(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(i.Close)
+	s, err := i.Select(source)
 	if err != nil {
 		t.Fatalf("%s: %v", source, err)
 	}
-	t.Cleanup(s.Close)
 	return s
 }
 
@@ -87,8 +91,13 @@ func TestSelect(t *testing.T) {
 			t.Errorf("%s is called %s", source, s.Name())
 		}
 	}
+	i, err := rootfs.Open(t.Context(), image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer i.Close()
 	for _, source := range []string{"none", "src/none", "src/a.c/x", "src/gone", "loop", "src/[", strings.Repeat("a/", 4000), "a\x00"} {
-		if _, err := rootfs.Select(t.Context(), image, source); !cove.Is(err, cove.Invalid) {
+		if _, err := i.Select(source); !cove.Is(err, cove.Invalid) {
 			t.Errorf("%q: %v", source, err)
 		}
 	}
@@ -146,7 +155,7 @@ func TestSelectionOfWhatIsDamaged(t *testing.T) {
 	if err := s.Archive(t.Context(), io.Discard); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("err = %v", err)
 	}
-	if _, err := rootfs.Select(t.Context(), image, "/"); err == nil || cove.Is(err, cove.Invalid) {
+	if _, err := rootfs.Open(t.Context(), image); err == nil || cove.Is(err, cove.Invalid) {
 		t.Errorf("err = %v", err)
 	}
 }
