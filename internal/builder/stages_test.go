@@ -10,6 +10,7 @@ import (
 
 	cove "github.com/cove-sandbox/cove"
 	"github.com/cove-sandbox/cove/internal/builder"
+	"github.com/cove-sandbox/cove/internal/image"
 )
 
 // docker is the order of a Dockerfile.
@@ -190,6 +191,35 @@ func TestCheckDockerfile(t *testing.T) {
 	} {
 		if _, err := s.Check(docker(text, "")); words != "" && (!cove.Is(err, cove.Invalid) || !strings.Contains(err.Error(), words)) {
 			t.Errorf("%.60q: %v", text, err)
+		}
+	}
+}
+
+// asked notes with whose login images are looked for. It finds all of them,
+// with nothing in them.
+type asked map[string]string
+
+func (a asked) Find(_ context.Context, ref string, login cove.RegistryLogin, _ string) (*image.Image, string, error) {
+	a[ref] = login.User
+	return &image.Image{}, ref, nil
+}
+
+// TestLoginIsForOneRegistry: no registry gets the credentials of another.
+func TestLoginIsForOneRegistry(t *testing.T) {
+	for _, tt := range []struct{ ref, other, user, otherUser string }{
+		{"debian", "own.example/app:1", "", "me"}, {"docker.io/a/b", "localhost:5000/b", "", "me"},
+		{"own.example/a", "own.example/b", "me", "me"}, {"own.example/a", "other.example/b", "me", ""},
+		{"a/b", "debian", "me", "me"},
+	} {
+		for _, text := range []string{"FROM " + tt.ref + "\nFROM " + tt.other + "\nCOPY --from=0 a b", "FROM " + tt.ref + "\nCOPY --from=" + tt.other + " a b"} {
+			a := asked{}
+			s := newSite(t, func(c *builder.TemplatesConfig) { c.Sources = a })
+			order := docker(text, "")
+			order.Login = cove.RegistryLogin{Kind: cove.BasicLogin, User: "me"}
+			_, err := s.build(t, order, nil) // nothing is there to be copied
+			if a[tt.ref] != tt.user || a[tt.other] != tt.otherUser || len(a) != 2 {
+				t.Errorf("%q: %v, %v", text, a, err)
+			}
 		}
 	}
 }
