@@ -84,7 +84,12 @@ func (s Setup) StartCommand() StartCommand {
 	if s.Start == "" {
 		return StartCommand{}
 	}
-	return StartCommand{Command: s.Start, Env: s.Vars()}
+	command := s.Start
+	// A login shell sets a PATH of its own; one that the build has set counts.
+	if path, ok := s.BuildEnv["PATH"]; ok {
+		command = "export PATH='" + strings.ReplaceAll(path, "'", `'\''`) + "'\n" + command
+	}
+	return StartCommand{Command: command, Env: s.Vars()}
 }
 
 // NewBuild is a request for a build of a template.
