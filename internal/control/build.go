@@ -163,7 +163,7 @@ func (c *Control) BeginBuild(ctx context.Context, team cove.TeamID, template str
 	if err != nil {
 		return err
 	}
-	job := BuildJob{Team: team, Order: order, Hold: c.hold}
+	job := BuildJob{Team: team, Order: order}
 	if err := c.resolveImages(ctx, &job, images); err != nil {
 		return err
 	}

@@ -45,7 +45,7 @@ func (t *templates) Build(ctx context.Context, job control.BuildJob) (cove.Build
 	b.Setup = cove.Setup{
 		User: "user", Env: map[string]string{"FROM": "template", "K": "template"}, BuildEnv: map[string]string{"K": "build"}, Start: "serve", Ready: "true",
 	}
-	b.Snapshot, b.SnapshotBytes, b.Root, b.Key = cove.SnapshotID("s"+strings.ReplaceAll(string(b.ID), "-", "")), 5, "root", "key"
+	b.Snapshot, b.SnapshotBytes, b.Root, b.Key = snapshotOf(b.ID), 5, "root", "key"
 	return b, nil
 }
 
@@ -181,7 +181,7 @@ func saveInNode(ctx context.Context, b *bench, job control.BuildJob) error {
 	if err := b.node.Create(ctx, spec); err != nil {
 		return err
 	}
-	snapshot := cove.SnapshotID("s" + strings.ReplaceAll(string(job.Build.ID), "-", ""))
+	snapshot := snapshotOf(job.Build.ID)
 	if _, err := b.node.Pause(ctx, spec.ID, spec.Execution, node.Save{Snapshot: snapshot}); err != nil {
 		return err
 	}
@@ -478,4 +478,9 @@ func TestBuildThatTalksTooMuch(t *testing.T) {
 	if _, log := ended(t, b, template.ID, build.ID); len(log) > 9<<20 || !strings.Contains(log, "1:The log is full") || !strings.HasSuffix(log, "1:it failed\n") {
 		t.Errorf("a log of %d bytes that ends %q", len(log), log[max(0, len(log)-100):])
 	}
+}
+
+// snapshotOf is the snapshot that a build of templates names.
+func snapshotOf(id cove.BuildID) cove.SnapshotID {
+	return cove.SnapshotID("s" + strings.ReplaceAll(string(id), "-", ""))
 }

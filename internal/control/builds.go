@@ -32,6 +32,29 @@ type underWay struct {
 	bytes int              // of them; guarded by mu
 
 	writing sync.Mutex // held while lines go on record, in their order
+
+	holding sync.Mutex
+	held    []func() // release the snapshots the build has made or found; guarded by holding
+}
+
+// hold keeps a snapshot for the build. It is released once the build's end is on
+// record, not when the builder is done with it: until then nothing else names it.
+func (u *underWay) hold(c *Control) func(cove.SnapshotID) func() {
+	return func(snapshot cove.SnapshotID) func() {
+		u.holding.Lock()
+		defer u.holding.Unlock()
+		u.held = append(u.held, c.hold(snapshot))
+		return func() {}
+	}
+}
+
+func (u *underWay) release() {
+	u.holding.Lock()
+	defer u.holding.Unlock()
+	for _, release := range u.held {
+		release()
+	}
+	u.held = nil
 }
 
 // A build's log is bounded: what is inside may print anything.
@@ -105,7 +128,7 @@ func (c *Control) carryOut(job BuildJob) error {
 	}
 	ctx, end := context.WithCancelCause(b.ctx)
 	u := &underWay{BuildJob: job, end: end}
-	u.Log = u.log(c)
+	u.Log, u.Hold = u.log(c), u.hold(c)
 	b.running[job.Build.ID] = u
 	c.work.Go(func() {
 		defer end(nil)
@@ -155,6 +178,7 @@ func (c *Control) whyEnded(ctx context.Context, err error) error {
 
 // finishBuild does a build and records how it ended.
 func (c *Control) finishBuild(ctx context.Context, u *underWay, do func() (cove.Build, error)) {
+	defer u.release()
 	built, err := do()
 	b := u.Build
 	if err == nil {

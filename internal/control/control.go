@@ -74,7 +74,7 @@ type Control struct {
 
 	mu   sync.Mutex
 	ops  map[cove.SandboxID]*operation // what is being done to a sandbox; guarded by mu
-	held map[cove.SnapshotID]bool      // what is being made and has no record yet; guarded by mu
+	held map[cove.SnapshotID]int       // by how many each is held: what is being made and has no record yet; guarded by mu
 
 	builds builds
 	swept  chan struct{} // has an element if the disk is to be swept now
@@ -109,7 +109,7 @@ func New(cfg Config) (*Control, error) {
 	cfg.BuildLimit, cfg.WaitLimit = cmp.Or(cfg.BuildLimit, 2*time.Hour), cmp.Or(cfg.WaitLimit, 40*time.Minute)
 	c := &Control{
 		cfg: cfg, base: baseState{settled: make(chan struct{})}, reconciled: make(chan struct{}), swept: make(chan struct{}, 1),
-		ops: map[cove.SandboxID]*operation{}, held: map[cove.SnapshotID]bool{},
+		ops: map[cove.SandboxID]*operation{}, held: map[cove.SnapshotID]int{},
 	}
 	c.builds = builds{c: c, turn: make(chan struct{}, cfg.Builds), running: map[cove.BuildID]*underWay{}}
 	return c, nil

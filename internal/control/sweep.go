@@ -3,8 +3,8 @@ package control
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
@@ -71,16 +71,18 @@ func (c *Control) forget(ctx context.Context) error {
 }
 
 // hold keeps a snapshot that no record names yet from being swept, until release
-// is called.
+// is called. Several may hold the same.
 func (c *Control) hold(snapshot cove.SnapshotID) (release func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.held[snapshot] = true
-	return func() {
+	c.held[snapshot]++
+	return sync.OnceFunc(func() {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		delete(c.held, snapshot)
-	}
+		if c.held[snapshot]--; c.held[snapshot] == 0 {
+			delete(c.held, snapshot)
+		}
+	})
 }
 
 // unwanted returns the snapshots that nothing needs, and the builds that
@@ -91,8 +93,11 @@ func (c *Control) unwanted(ctx context.Context) (snapshots []cove.SnapshotID, bu
 	if snapshots, err = c.cfg.Node.Snapshots(ctx); err != nil {
 		return nil, nil, err
 	}
+	wanted := map[cove.SnapshotID]bool{}
 	c.mu.Lock()
-	wanted := maps.Clone(c.held)
+	for snapshot := range c.held {
+		wanted[snapshot] = true
+	}
 	c.mu.Unlock()
 	records, err := c.cfg.Store.NodeSandboxes(ctx, cove.LocalNode)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
+	"github.com/cove-sandbox/cove/internal/control"
 	"github.com/cove-sandbox/cove/internal/node/nodetest"
 	"github.com/cove-sandbox/cove/internal/store"
 )
@@ -78,4 +79,38 @@ func TestHalfWay(t *testing.T) {
 		t.Errorf("connect: %v", err)
 	}
 	wantState(t, b, paused.ID, cove.Running)
+}
+
+// updating is a store that lets something happen just before the end of a build
+// is on record.
+type updating struct {
+	store.Store
+	first func()
+}
+
+func (s *updating) UpdateBuild(ctx context.Context, b cove.Build) error {
+	s.first()
+	return s.Store.UpdateBuild(ctx, b)
+}
+
+func TestSweepTakesNothingOfABuildThatIsNotOnRecord(t *testing.T) {
+	s := &updating{Store: records(t), first: func() {}}
+	b := open(t, s, &nodetest.Fake{}, &builder{}, never)
+	if err := s.CreateTeam(t.Context(), cove.Team{ID: team, Name: "Acme", CreatedAt: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	b.templates.does(func(ctx context.Context, job control.BuildJob) error {
+		release := job.Hold(snapshotOf(job.Build.ID))
+		defer release() // as the builder does when it has ended
+		return saveInNode(ctx, b, job)
+	})
+	s.first = func() {
+		if garbage, err := b.Sweep(context.Background(), 0, false); err != nil || len(garbage) > 0 {
+			t.Errorf("removed %v, %v", garbage, err)
+		}
+	}
+	built(t, b, "web")
+	if n := snapshots(t, b); n != 1 {
+		t.Errorf("%d snapshots", n)
+	}
 }
