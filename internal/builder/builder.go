@@ -14,9 +14,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,10 +39,35 @@ type Config struct {
 type Builder struct {
 	cfg  Config
 	base sync.Mutex // held while base is built: two would do the same work
+
+	mu   sync.Mutex
+	used map[cove.BuildID]int // by how many each finished build is used; guarded by mu
+}
+
+// use keeps a finished build from being removed, until release is called. It may
+// be gone already: look for it afterwards.
+func (b *Builder) use(build cove.BuildID) (release func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.used[build]++
+	return sync.OnceFunc(func() {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if b.used[build]--; b.used[build] == 0 {
+			delete(b.used, build)
+		}
+	})
+}
+
+// inUse returns what is used now.
+func (b *Builder) inUse() []cove.BuildID {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.used))
 }
 
 // New returns a Builder; it touches no disk.
-func New(cfg Config) *Builder { return &Builder{cfg: cfg} }
+func New(cfg Config) *Builder { return &Builder{cfg: cfg, used: map[cove.BuildID]int{}} }
 
 // Progress is a step of a build, reported when it begins and as it goes on.
 type Progress struct {
@@ -120,7 +147,8 @@ func (b *Builder) Clean(ctx context.Context) error {
 	return nil
 }
 
-// Remove deletes a build. One that does not exist is no error.
+// Remove deletes a build. One that does not exist is no error. Conflict: another
+// build stands on it.
 func (b *Builder) Remove(_ context.Context, build cove.BuildID) error {
 	const op = "builder.Remove"
 	if !buildPattern.MatchString(string(build)) {
@@ -128,10 +156,25 @@ func (b *Builder) Remove(_ context.Context, build cove.BuildID) error {
 	}
 	// Renaming first means that a crash leaves something Clean recognises.
 	gone := b.partial(build)
-	if err := os.Rename(b.Dir(build), gone); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: %w", op, err)
+	if err := b.rename(build, gone); err != nil {
+		return err
 	}
 	if err := os.RemoveAll(gone); err != nil {
+		return fmt.Errorf("%s: %w", op, err)
+	}
+	return nil
+}
+
+// rename takes a build that nobody uses out of sight. Whoever begins to use it
+// finds it whole or not at all.
+func (b *Builder) rename(build cove.BuildID, to string) error {
+	const op = "builder.Remove"
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.used[build] > 0 {
+		return cove.E(cove.Conflict, op, nil, "build %q is in use", build)
+	}
+	if err := os.Rename(b.Dir(build), to); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	return nil

@@ -111,7 +111,7 @@ func (j *job) warn(step, format string, args ...any) {
 
 // hold keeps a root file system for the time of the build.
 func (j *job) hold(root cove.BuildID) {
-	release := j.t.use(root)
+	release := j.t.cfg.Roots.use(root)
 	j.undo.Add("root", func(context.Context) error { release(); return nil })
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	cove "github.com/cove-sandbox/cove"
@@ -97,9 +96,6 @@ type Connect func(token string, dial func(ctx context.Context) (net.Conn, error)
 // caller, and in one more while its start command becomes ready.
 type Templates struct {
 	cfg TemplatesConfig
-
-	mu    sync.Mutex
-	inUse map[cove.BuildID]int // root file systems that builds stand on; guarded by mu
 }
 
 // NewTemplates checks cfg and allocates.
@@ -119,7 +115,7 @@ func NewTemplates(cfg TemplatesConfig) (*Templates, error) {
 			*d.of = d.value
 		}
 	}
-	return &Templates{cfg: cfg, inUse: map[cove.BuildID]int{}}, nil
+	return &Templates{cfg: cfg}, nil
 }
 
 // Job is one build to be done.
@@ -137,29 +133,7 @@ type Job struct {
 }
 
 // InUse returns the root file systems that builds stand on now.
-func (t *Templates) InUse() []cove.BuildID {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var all []cove.BuildID
-	for id := range t.inUse {
-		all = append(all, id)
-	}
-	return all
-}
-
-// use keeps a root file system from being swept, until release is called.
-func (t *Templates) use(root cove.BuildID) (release func()) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.inUse[root]++
-	return sync.OnceFunc(func() {
-		t.mu.Lock()
-		defer t.mu.Unlock()
-		if t.inUse[root]--; t.inUse[root] == 0 {
-			delete(t.inUse, root)
-		}
-	})
-}
+func (t *Templates) InUse() []cove.BuildID { return t.cfg.Roots.inUse() }
 
 func atStep(step string, err error) error {
 	if err == nil {
