@@ -138,15 +138,15 @@ func TestUsersAndDirectories(t *testing.T) {
 	_, err = d.spawn(t.Context(), bash("id"), auth("nobody")) // whose home does not exist
 	wantCode(t, err, connect.CodeInvalidArgument, "cwd '/nonexistent' does not exist")
 
-	d.init(envdclient.Init{DefaultUser: "user", DefaultWorkdir: "~/work"})
-	if err := os.MkdirAll(d.path("user/work/sub"), 0o755); err != nil {
+	d.init(envdclient.Init{DefaultUser: "user", DefaultWorkdir: "~/site"})
+	if err := os.MkdirAll(d.path("user/site/sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	for cwd, want := range map[string]string{
-		"":         d.path("user/work"),
+		"":         d.path("user/site"),
 		"~":        d.path("user"),
-		"~/work":   d.path("user/work"),
-		"work/sub": d.path("user/work/sub"),
+		"~/site":   d.path("user/site"),
+		"site/sub": d.path("user/site/sub"),
 		"/tmp":     "/tmp",
 	} {
 		req := bash("pwd")

@@ -137,14 +137,14 @@ func TestDockerfilePath(t *testing.T) {
 ENV PATH=/opt/a:$PATH
 RUN mkdir /opt/a && printf '#!/bin/sh\necho first $HOME\n' > /opt/a/ls && chmod 755 /opt/a/ls
 USER app
-WORKDIR /home/app/work
+WORKDIR /home/app/site
 RUN ls > said; id -un >> said; pwd >> said
 CMD ls > started && sleep 1000
 `
 	s.Build(t, "paths", map[string]any{"dockerfile": text, "readyCmd": "test -s started"}).Ready(t)
 	sb := s.Create(t, map[string]any{"templateID": "paths", "timeout": 60})
 	defer sb.Kill(t)
-	if got := sb.Run(t, "cat /home/app/work/said /home/app/work/started"); got.Stdout != "first /home/app\napp\n/home/app/work\nfirst /home/app\n" {
+	if got := sb.Run(t, "cat /home/app/site/said /home/app/site/started"); got.Stdout != "first /home/app\napp\n/home/app/site\nfirst /home/app\n" {
 		t.Errorf("%+v", got)
 	}
 	// The same by steps of the protocol.
